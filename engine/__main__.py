@@ -1,0 +1,308 @@
+"""The command line: ``python -m engine COMMAND``. The headless twin of the pages, over the same engine."""
+
+import argparse
+import csv
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from engine import catalogue, recipes, runs
+from engine.dataset import open_dataset
+from engine.errors import LoupeError
+from engine.predictions import Predictions, evaluation, load_predictions, top
+from engine.recipes import published
+from engine.records import Epoch, Evaluating, Preparing, Record, Started, Step
+from engine.runs import ACTIVE, History, Run
+
+
+def say(text: str) -> None:
+    """Tell progress, on stderr: stdout is for results."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def list_datasets(args: argparse.Namespace) -> tuple[object, str, int]:
+    """What there is, where each comes from, whether it is here."""
+    datasets = catalogue.describe_datasets()
+    lines = [
+        f"{dataset['name']:15} {'here' if dataset['present'] else 'not here':9} {dataset['about']}"
+        for dataset in datasets
+    ]
+    return datasets, "\n".join(lines), 0
+
+
+def get_dataset(args: argparse.Namespace) -> tuple[object, str, int]:
+    """Fetch and prepare one dataset."""
+    said = 0.0
+    for progress in catalogue.get(args.name):
+        if progress.total and time.monotonic() - said > 1:
+            say(f"{progress.done / 1e6:.1f} of {progress.total / 1e6:.1f} MB")
+            said = time.monotonic()
+    dataset = open_dataset(args.name)
+    images = {split: len(stored) for split, stored in dataset.splits.items()}
+    counts = " and ".join(f"{count:,} {split} images" for split, count in images.items())
+    return (
+        {"name": dataset.name, "present": True, "images": images, "source": dataset.source},
+        f"{dataset.name}: {counts} of {len(dataset.classes)} classes",
+        0,
+    )
+
+
+def list_recipes(args: argparse.Namespace) -> tuple[object, str, int]:
+    """The recipes, with published results."""
+    listing = [recipe.as_dict() | {"published": published(recipe)} for recipe in recipes.RECIPES.values()]
+    lines = []
+    for recipe in recipes.RECIPES.values():
+        lines.append(
+            f"{recipe.name:15} {recipe.model} on {recipe.dataset}, {recipe.epochs} epochs. {recipes.ABOUT[recipe.name]}"
+        )
+        figures = published(recipe)
+        if figures:
+            lines.append(f"{'':15} published: {_figures(figures)} ({figures['source']})")
+    return listing, "\n".join(lines), 0
+
+
+def train(args: argparse.Namespace) -> tuple[object, str, int]:
+    """Train a recipe; Ctrl+C stops it and keeps the model."""
+    settings = {"dataset": args.dataset} if args.dataset else {}
+    for setting in args.set:
+        name, equals, value = setting.partition("=")
+        if not equals:
+            raise LoupeError(f"--set was given {setting!r}, but needs FIELD=VALUE, such as epochs=3.")
+        settings[name.strip()] = value
+    recipe = recipes.change(recipes.find_recipe(args.recipe), settings)
+    return _follow(runs.start(recipe))
+
+
+def resume(args: argparse.Namespace) -> tuple[object, str, int]:
+    """Go on with a run that was stopped or that died, from its last checkpoint."""
+    run = runs.open_run(args.run)
+    runs.resume(run)
+    return _follow(run)
+
+
+def _follow(run: Run) -> tuple[object, str, int]:
+    """Tell what a run does until it has ended, then sum it up."""
+    say(f"run {run.id}")
+    history = run.history()
+    told: Record | str | None = None
+    stopping = False
+    while True:
+        try:
+            status = run.status(history.read())
+            now = status if status == "queued" else history.last
+            if now != told:
+                told = now
+                if line := _progress_line(now, history):
+                    say(line)
+            if status not in ACTIVE:
+                return _sum_up(Run(run.path), history)
+            time.sleep(0.1)
+        except KeyboardInterrupt:
+            if stopping:
+                raise
+            stopping = True
+            run.request_stop()
+            say("stopping; the model so far is kept and evaluated (Ctrl+C again leaves it to finish that alone)")
+
+
+def _progress_line(now: Record | str | None, history: History) -> str:
+    match now:
+        case "queued":
+            return "queued: another run has the device"
+        case Preparing(done=done, total=total):
+            return f"getting the dataset: {done / 1e6:.1f} of {total / 1e6:.1f} MB" if total else "getting ready"
+        case Started():
+            held = f", {now.val_count:,} validation" if now.val_count else ""
+            return (
+                f"{now.train_count:,} training{held} and {now.test_count:,} test images; "
+                f"{now.parameters:,} parameters; {now.device}, {now.threads} threads, {now.precision}"
+            )
+        case Step():
+            left = history.seconds_left() or 0
+            return (
+                f"epoch {now.epoch} step {now.step:,}: loss {now.train_loss:.4f}, accuracy {now.train_accuracy:.2%}, "
+                f"{now.images_per_second:,.0f} images/s, {left:.0f} s left"
+            )
+        case Epoch():
+            validation = f", validation accuracy {now.val_accuracy:.2%}" if now.val_accuracy is not None else ""
+            return f"epoch {now.epoch}: loss {now.train_loss:.4f}, accuracy {now.train_accuracy:.2%}{validation}"
+        case Evaluating():
+            return f"evaluating {now.split}: {now.done:,} of {now.total:,} images"
+    return ""
+
+
+METRICS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_loss", "test_accuracy")
+
+
+def _sum_up(run: Run, history: History) -> tuple[object, str, int]:
+    status, ended = run.status(history), history.ended
+    summary: dict[str, object] = {
+        "run": run.id,
+        "status": status,
+        "epochs": ended.epochs if ended else len(history.epochs),
+    }
+    for metric in (*METRICS, "train_seconds", "images_per_second"):
+        summary[metric] = getattr(ended, metric) if ended else None
+    summary["published"] = figures = published(run.recipe)
+    reason = run.explain(history)
+    if reason:
+        summary["error"] = reason
+    if not ended:
+        say(f"{status}: {reason}")
+        return summary, f"{run.id}: {status}", 0 if status == "stopped" else 1
+    text = (
+        f"{run.id}: {status} after {ended.epochs} epochs, {ended.train_seconds:.1f} s of training; kept: {ended.kept}\n"
+    )
+    text += ", ".join(f"{name} {summary[name]:.4f}" for name in METRICS if summary[name] is not None)
+    if figures:
+        text += f"\npublished: {_figures(figures)} ({figures['source']})"
+    return summary, text, 0
+
+
+def _figures(published: dict) -> str:
+    return ", ".join(f"{name} {value}" for name, value in published.items() if name != "source")
+
+
+def list_runs(args: argparse.Namespace) -> tuple[object, str, int]:
+    """All runs, newest first."""
+    listing, lines = [], []
+    for run in runs.list_runs():
+        history = run.history()
+        try:
+            name, status = run.recipe.name, run.status(history)
+        except LoupeError:
+            name, status = None, "damaged"
+        listing.append({"run": run.id, "status": status, "recipe": name})
+        accuracy = history.ended.test_accuracy if history.ended else None
+        lines.append(f"{run.id:40} {status:9} " + ("" if accuracy is None else f"test accuracy {accuracy:.2%}"))
+    return listing, "\n".join(lines) or "No runs yet. Start one: python -m engine train digits-quick", 0
+
+
+def evaluate(args: argparse.Namespace) -> tuple[object, str, int]:
+    """Accuracy, confusion matrix and the scores of each class, from the run's predictions."""
+    run = runs.open_run(args.run)
+    predictions = _predictions(run, args.split)
+    document = evaluation(run.id, predictions)
+    low, high = document["accuracy_interval"]
+    lines = [
+        f"{run.id}, {args.split}: {int(predictions.right.sum()):,} of {len(predictions):,} right, "
+        f"accuracy {predictions.accuracy:.2%} (95 % interval {low:.2%} to {high:.2%})",
+        f"{'class':15} precision  recall      f1  support",
+    ]
+    lines += [
+        f"{row['class']:15} {row['precision']:9.4f} {row['recall']:7.4f} {row['f1']:7.4f} {row['support']:8,}"
+        for row in document["per_class"]
+    ]
+    return document, "\n".join(lines), 0
+
+
+def _predictions(run: Run, split: str) -> Predictions:
+    """Read a run's predictions; those that its process did not write are made now and kept."""
+    path = run.predictions(split)
+    if not path.exists():
+        if run.status() in ACTIVE:
+            raise LoupeError(f"The run {run.id} is still going on. Wait for its end, or stop it, then evaluate it.")
+        from engine.classifier import gather, load_classifier
+
+        classifier = load_classifier(run)
+        for progress in gather(classifier, run, open_dataset(run.recipe.dataset), split):
+            say(f"{progress.done:,} of {progress.total:,} images")
+    return load_predictions(path)
+
+
+def predict(args: argparse.Namespace) -> tuple[object, str, int]:
+    """Classify pictures from files."""
+    from engine.classifier import load_classifier
+    from engine.pictures import open_picture
+
+    classifier = load_classifier(runs.open_run(args.run))
+    rows: list[dict] = []
+    for file in args.paths:
+        try:
+            probabilities, _ = classifier.classify(open_picture(Path(file), classifier.preprocessing.channels))
+        except LoupeError as error:
+            rows.append({"file": file, "error": str(error)})
+            continue
+        best = top(probabilities, classifier.classes)
+        rows.append({"file": file, **best[0], "top": best})
+    if args.csv:
+        _write_csv(rows, Path(args.csv))
+    lines = [
+        f"{row['file']}: {row['label']} ({row['confidence']:.1%})"
+        if "label" in row
+        else f"{row['file']}: error: {row['error']}"
+        for row in rows
+    ]
+    return rows, "\n".join(lines), 1 if any("error" in row for row in rows) else 0
+
+
+def _write_csv(rows: list[dict], path: Path) -> None:
+    try:
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, ["file", "label", "confidence", "error"], extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(rows)
+    except OSError as error:
+        raise LoupeError(
+            f"{path} could not be written ({error.strerror}). Name a file in a folder that can be."
+        ) from error
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors in one line, as everywhere."""
+
+    def error(self, message: str):
+        raise LoupeError(f"{message}. See {self.prog} --help.")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="python -m engine", description="Train image classifiers and look at what they get wrong.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, action: Callable) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=action.__doc__, description=action.__doc__)
+        added.add_argument("--json", action="store_true", help="print one JSON document on stdout, and nothing else")
+        added.set_defaults(action=action)
+        return added
+
+    command("datasets", list_datasets)
+    command("get", get_dataset).add_argument("name", metavar="NAME", help="one of the datasets")
+    command("recipes", list_recipes)
+    training = command("train", train)
+    training.add_argument("recipe", metavar="RECIPE", help="one of the recipes")
+    training.add_argument("--dataset", metavar="NAME", help="train on this dataset in place of the recipe's")
+    training.add_argument(
+        "--set", metavar="FIELD=VALUE", action="append", default=[], help="change a field of the recipe"
+    )
+    command("resume", resume).add_argument("run", metavar="RUN", help="the id of a run")
+    command("runs", list_runs)
+    evaluating = command("evaluate", evaluate)
+    evaluating.add_argument("run", metavar="RUN", help="the id of a run")
+    evaluating.add_argument("--split", default="test", metavar="SPLIT", help="train, val or test (default: test)")
+    predicting = command("predict", predict)
+    predicting.add_argument("run", metavar="RUN", help="the id of a run")
+    predicting.add_argument("paths", metavar="PATH", nargs="+", help="a picture")
+    predicting.add_argument("--csv", metavar="FILE", help="write the answers to this file too")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    try:
+        args = build_parser().parse_args(arguments)
+        document, text, code = args.action(args)
+        print(json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) if args.json else text)
+        return code
+    except LoupeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader of our output has seen enough
+        sys.stderr.close()
+        return 141
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,28 @@
+"""Running a model on many images: always in float32, whatever it was trained in."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+BATCH_SIZE = 500
+
+
+def logits_in_batches(
+    model: nn.Module, preprocess: nn.Module, images: Tensor | np.ndarray, indices: Tensor | None = None
+) -> Iterator[Tensor]:
+    """Yield the model's logits for some images, in order, a batch at a time, on the model's device.
+
+    images: uint8 (count, height, width, channels). The model must be in evaluation mode.
+    """
+    images = images if isinstance(images, Tensor) else torch.from_numpy(images)
+    device = next(model.parameters()).device
+    if indices is None:
+        indices = torch.arange(len(images))
+    if not len(indices):
+        return
+    for batch in indices.to(images.device).split(BATCH_SIZE):
+        with torch.inference_mode():
+            logits = model(preprocess(images[batch].to(device))).float()
+        yield logits

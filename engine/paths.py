@@ -1,0 +1,58 @@
+"""Where things live, and how files are replaced."""
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from engine.errors import LoupeError
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+
+
+def data_root() -> Path:
+    """Return ``LOUPE_DATA``, the folder of datasets, laid out as torchvision's ``root``."""
+    return _place("LOUPE_DATA", "data")
+
+
+def runs_root() -> Path:
+    """Return ``LOUPE_RUNS``, the folder with one directory per run."""
+    return _place("LOUPE_RUNS", "runs")
+
+
+def _place(variable: str, default: str) -> Path:
+    named = os.environ.get(variable)
+    return Path(named).expanduser().resolve() if named else PROJECT_ROOT / default
+
+
+def child_environment() -> dict[str, str]:
+    """Return the environment for a process of ours, which starts in the project's folder."""
+    return os.environ | {"LOUPE_DATA": str(data_root()), "LOUPE_RUNS": str(runs_root())}
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a path beside ``path`` to write to; it takes the place of ``path`` once it is whole."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield beside
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing_to(folder: Path) -> Iterator[None]:
+    """Turn a folder that cannot be written, or a full disk, into a sentence."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise LoupeError(f"The disk that holds {folder} is full. Free some space and try again.") from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise LoupeError(
+                f"{folder} cannot be written. Loupe keeps what it prepares there: make it writable, "
+                "or point LOUPE_DATA and LOUPE_RUNS at folders that are."
+            ) from error
+        raise

@@ -1,0 +1,216 @@
+"""What to train on, what to train, and how: one flat dataclass, and the recipes by name."""
+
+import math
+import typing
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+from engine.errors import LoupeError, listed
+
+# These say how a machine runs a recipe, not what is trained.
+MACHINE_FIELDS = frozenset({"threads", "precision", "device"})
+
+
+# What each network is, by the name that engine.models builds it under (which needs torch; this module does not).
+MODELS = {
+    "convnet": "Three 3x3 convolutions with batch norm, then the average over the image; any size.",
+    "lenet5": "LeCun's network of 1998 with ReLU and max pooling; images of 28 x 28 pixels or more.",
+    "mlp": "One hidden layer of 128 units over all pixels; any size.",
+}
+
+
+def _field(default, help, *, unit="", choices=None, low=None, high=None, common=False):
+    """Describe a field once, for the command line's checks and the page's form alike."""
+    about = {"help": help, "unit": unit, "choices": choices, "low": low, "high": high, "common": common}
+    return field(default=default, metadata=about)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a training, in plain values. Unknown fields and impossible values are refused."""
+
+    name: str = _field("custom", "What the recipe is called.")
+    dataset: str = _field("digits", "What to train and test on.", common=True)
+    model: str = _field("convnet", "The network to train.", choices=tuple(MODELS), common=True)
+    epochs: int = _field(5, "How often every training image is seen.", low=1, high=10_000, common=True)
+    batch_size: int = _field(64, "Images in one step of training.", unit="images", low=1, high=65_536, common=True)
+    learning_rate: float = _field(
+        0.001, "How far one step moves the weights; with one-cycle, the highest.", low=1e-8, high=100.0, common=True
+    )
+    optimizer: str = _field(
+        "adam", "The rule that turns gradients into steps.", choices=("sgd", "adam", "adamw"), common=True
+    )
+    schedule: str = _field(
+        "constant",
+        "How the learning rate changes during the run.",
+        choices=("constant", "cosine", "one-cycle"),
+        common=True,
+    )
+    validation_share: float = _field(
+        0.0, "Share of the training images held back to watch and choose by.", low=0.0, high=0.9, common=True
+    )
+    keep: str = _field(
+        "last",
+        "The weights that the run ends with: of its last step, or of its best epoch by validation accuracy.",
+        choices=("last", "best"),
+        common=True,
+    )
+    momentum: float = _field(0.9, "For SGD: how much of the last step is carried on.", low=0.0, high=0.9999)
+    nesterov: bool = _field(False, "For SGD: look ahead along the momentum.")
+    weight_decay: float = _field(0.0, "Pull of all weights towards zero.", low=0.0, high=10.0)
+    label_smoothing: float = _field(0.0, "Share of certainty taken from the true class.", low=0.0, high=0.9)
+    shift: int = _field(
+        0, "Augmentation: each training image is moved at random by up to this far.", unit="pixels", low=0, high=64
+    )
+    scaling: str = _field(
+        "unit",
+        "Range of the pixels that the model sees: 0 to 1, -1 to 1, or by the training set's mean and deviation.",
+        choices=("unit", "half", "dataset"),
+    )
+    shuffle: bool = _field(True, "Draw the training images in a new order each epoch.")
+    drop_last: bool = _field(False, "Leave out the last batch of an epoch when it is not full.")
+    split_seed: int = _field(42, "Decides which images are held back for validation.", low=0, high=2**31 - 1)
+    seed: int = _field(0, "Decides first weights, order and augmentation.", low=0, high=2**31 - 1)
+    log_every: int = _field(100, "Running figures are logged every so many steps.", unit="steps", low=1, high=1_000_000)
+    threads: int = _field(0, "Processor threads; 0 takes one for each core.", low=0, high=1024)
+    precision: str = _field(
+        "auto",
+        "Number format in training; auto takes bfloat16 where the processor has it. Evaluation is always float32.",
+        choices=("auto", "float32", "bfloat16"),
+    )
+    device: str = _field("auto", "Where to train; auto takes a GPU when there is one.", choices=("auto", "cpu", "cuda"))
+
+    def __post_init__(self):
+        for about in fields(self):
+            _check(about, getattr(self, about.name))
+        if self.keep == "best" and not self.validation_share:
+            raise LoupeError(
+                "keep is 'best', which needs validation images to choose by, but validation_share is 0. "
+                "Set validation_share to 0.1, say, or keep to 'last'."
+            )
+        if self.nesterov and not self.momentum:
+            raise LoupeError(
+                "nesterov needs momentum, but momentum is 0. Set momentum to 0.9, say, or nesterov to false."
+            )
+
+    def as_dict(self) -> dict:
+        return asdict(self)
+
+
+FIELDS = {about.name: about for about in fields(Recipe)}
+TYPES = typing.get_type_hints(Recipe)
+
+
+def _check(about, value) -> None:
+    expected, limits = TYPES[about.name], about.metadata
+    if expected is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not expected:
+        raise LoupeError(f"{about.name} is {value!r}, but must be {_kind(about)}.")
+    if limits["choices"] and value not in limits["choices"]:
+        raise LoupeError(f"{about.name} is {value!r}, but must be one of {listed(limits['choices'])}.")
+    if limits["low"] is not None and not limits["low"] <= value <= limits["high"]:
+        raise LoupeError(f"{about.name} is {value:g}, but must be between {limits['low']:g} and {limits['high']:g}.")
+
+
+def _kind(about) -> str:
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}[TYPES[about.name]]
+
+
+def change(recipe: Recipe, settings: Mapping[str, object]) -> Recipe:
+    """Return the recipe with some fields changed; values may be text, as from a command line."""
+    unknown = [name for name in settings if name not in FIELDS or name == "name"]
+    if unknown:
+        known = listed(name for name in FIELDS if name != "name")
+        raise LoupeError(f"There is no recipe field {unknown[0]!r}. Known fields: {known}.")
+    return replace(recipe, **{name: _parse(FIELDS[name], value) for name, value in settings.items()})
+
+
+def _parse(about, value):
+    expected = TYPES[about.name]
+    if not isinstance(value, str) or expected is str:
+        return value
+    text = value.strip().lower()
+    if expected is bool and text in ("true", "false"):
+        return text == "true"
+    try:
+        if expected in (int, float) and math.isfinite(float(text)):
+            return expected(text)
+    except ValueError:
+        pass
+    raise LoupeError(f"{about.name} is {value!r}, but must be {_kind(about)}.")
+
+
+def from_dict(values: Mapping[str, Any]) -> Recipe:
+    """Rebuild a recipe that was written as JSON; fields of a newer Loupe are an error that names them."""
+    unknown = [name for name in values if name not in FIELDS]
+    if unknown:
+        raise LoupeError(
+            f"The recipe has a field {unknown[0]!r} that this Loupe does not know. Known: {listed(FIELDS)}."
+        )
+    return Recipe(**values)
+
+
+RECIPES = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe(
+            name="digits-quick",
+            dataset="digits",
+            model="convnet",
+            epochs=12,
+            batch_size=64,
+            optimizer="adamw",
+            learning_rate=0.01,
+            schedule="one-cycle",
+            weight_decay=0.01,
+            label_smoothing=0.05,
+            shift=1,
+            validation_share=0.1,
+            keep="best",
+            log_every=5,
+        ),
+        Recipe(
+            name="mnist-lenet5",
+            dataset="mnist",
+            model="lenet5",
+            epochs=5,
+            batch_size=64,
+            optimizer="adam",
+            learning_rate=0.001,
+            drop_last=True,
+            keep="last",
+            log_every=100,
+        ),
+    )
+}
+
+ABOUT = {
+    "digits-quick": "A first model in seconds, on data that needs no download.",
+    "mnist-lenet5": "The classic first network for images: LeNet-5 with ReLU and max pooling, all 60,000 images.",
+}
+
+# Figures from the literature, by the names that our own figures have.
+PUBLISHED: dict[str, dict[str, float | str]] = {
+    "mnist-lenet5": {
+        "test_accuracy": 0.9905,
+        "source": "LeCun et al. 1998, Gradient-Based Learning Applied to Document Recognition: "
+        "LeNet-5, 0.95 % test error",
+    },
+}
+
+
+def find_recipe(name: str) -> Recipe:
+    if name not in RECIPES:
+        raise LoupeError(f"There is no recipe {name!r}. Known recipes: {listed(RECIPES)}.")
+    return RECIPES[name]
+
+
+def published(recipe: Recipe) -> dict[str, float | str] | None:
+    """Return the figures published for a recipe, or None once a field that decides the result differs."""
+    original = RECIPES.get(recipe.name)
+    if original is None:
+        return None
+    same = all(getattr(recipe, name) == getattr(original, name) for name in FIELDS if name not in MACHINE_FIELDS)
+    return PUBLISHED.get(recipe.name) if same else None

@@ -1,0 +1,149 @@
+"""What a run writes down as it goes: one frozen dataclass a kind of record, one JSON object a line."""
+
+import json
+import time
+from dataclasses import asdict, dataclass, fields
+
+
+@dataclass(frozen=True)
+class Preparing:
+    """The dataset is being fetched; bytes, ``total`` 0 while nothing is being downloaded."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Queued:
+    """Another run has the device."""
+
+    device: str
+
+
+@dataclass(frozen=True)
+class Started:
+    dataset: str
+    fingerprint: str
+    classes: list[str]
+    train_count: int
+    val_count: int
+    test_count: int
+    steps_per_epoch: int
+    epochs: int
+    parameters: int
+    device: str
+    threads: int
+    precision: str
+    torch: str
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """Training goes on from a checkpoint: whatever was logged beyond this step is void."""
+
+    step: int
+
+
+@dataclass(frozen=True)
+class Step:
+    """Running figures: means over the steps since the last such record of the epoch.
+
+    epoch: counted from 1. train_seconds: spent in training steps since the start of the run.
+    """
+
+    step: int
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    learning_rate: float
+    images_per_second: float
+    train_seconds: float
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """Figures of a finished epoch: train_ are means over its steps, val_ are of the weights at its end."""
+
+    step: int
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    val_loss: float | None
+    val_accuracy: float | None
+    learning_rate: float
+    images_per_second: float
+    train_seconds: float
+
+
+@dataclass(frozen=True)
+class Evaluating:
+    """The trained weights are being run on a split."""
+
+    split: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The last record of a run that has a model.
+
+    epochs: finished ones. kept: which weights these are, for people. The figures are of those weights;
+    train_ figures are means over the epoch (or the steps) that made them.
+    """
+
+    epochs: int
+    step: int
+    kept: str
+    train_loss: float | None
+    train_accuracy: float | None
+    val_loss: float | None
+    val_accuracy: float | None
+    test_loss: float | None
+    test_accuracy: float | None
+    train_seconds: float
+    images_per_second: float
+
+
+@dataclass(frozen=True)
+class Finished(Ended):
+    pass
+
+
+@dataclass(frozen=True)
+class Stopped(Ended):
+    pass
+
+
+@dataclass(frozen=True)
+class Cancelled:
+    """Stopped before training began: there is no model."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    error: str
+
+
+Record = Preparing | Queued | Started | Resumed | Step | Epoch | Evaluating | Finished | Stopped | Cancelled | Failed
+FINAL = (Finished, Stopped, Cancelled, Failed)
+KINDS = {
+    kind.__name__.lower(): kind
+    for kind in (Preparing, Queued, Started, Resumed, Step, Epoch, Evaluating, Finished, Stopped, Cancelled, Failed)
+}
+
+
+def to_line(record: Record) -> str:
+    """Write a record as a line of JSON, with the time in seconds since 1970."""
+    named = {"record": type(record).__name__.lower(), "time": round(time.time(), 3)}
+    return json.dumps(named | asdict(record), ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def from_line(line: str | bytes) -> Record | None:
+    """Read a record; None for a damaged line or a kind that this Loupe does not know. Unknown keys are left out."""
+    try:
+        values = json.loads(line)
+        kind = KINDS[values["record"]]
+        return kind(**{about.name: values[about.name] for about in fields(kind)})
+    except (ValueError, KeyError, TypeError):
+        return None

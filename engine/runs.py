@@ -1,0 +1,331 @@
+"""A run: one training of one recipe, and all that is known of it, in a directory."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from engine.catalogue import find_source
+from engine.errors import LoupeError, listed
+from engine.paths import PROJECT_ROOT, child_environment, replacing, runs_root, writing_to
+from engine.recipes import Recipe, from_dict
+from engine.records import (
+    FINAL,
+    Cancelled,
+    Ended,
+    Epoch,
+    Failed,
+    Preparing,
+    Queued,
+    Record,
+    Resumed,
+    Started,
+    Step,
+    Stopped,
+    from_line,
+    to_line,
+)
+
+ACTIVE = ("starting", "queued", "running")
+# A new run may take this long until its process has its lock.
+LAUNCH_SECONDS = 15
+ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclass
+class History:
+    """What a run has logged so far. ``read`` takes in only what is new, and forgives a damaged line."""
+
+    path: Path
+    started: Started | None = None
+    steps: list[Step] = field(default_factory=list)
+    epochs: list[Epoch] = field(default_factory=list)
+    last: Record | None = None
+    offset: int = 0
+
+    def read(self) -> "History":
+        try:
+            with self.path.open("rb") as log:
+                log.seek(self.offset)
+                new = log.read()
+        except FileNotFoundError:
+            return self
+        whole = new.rfind(b"\n") + 1
+        self.offset += whole
+        for line in new[:whole].splitlines():
+            record = from_line(line)
+            if record is not None:
+                self._take(record)
+        return self
+
+    def _take(self, record: Record) -> None:
+        self.last = record
+        if isinstance(record, Started):
+            self.started = record
+        elif isinstance(record, Step):
+            self.steps.append(record)
+        elif isinstance(record, Epoch):
+            self.epochs.append(record)
+        elif isinstance(record, Resumed):
+            self.steps = [step for step in self.steps if step.step <= record.step]
+            self.epochs = [epoch for epoch in self.epochs if epoch.step <= record.step]
+
+    @property
+    def ended(self) -> Ended | None:
+        """The last record, when it is that of a run with a model."""
+        return self.last if isinstance(self.last, Ended) else None
+
+    @property
+    def position(self) -> Step | Epoch | None:
+        """The latest running figures."""
+        latest = self.steps[-1:] + self.epochs[-1:]
+        return max(latest, key=lambda record: record.step, default=None)
+
+    def seconds_left(self) -> float | None:
+        """Estimate the time left in training steps from the pace so far."""
+        if not self.started or not self.position:
+            return None
+        steps = self.started.epochs * self.started.steps_per_epoch
+        return (steps - self.position.step) * self.position.train_seconds / self.position.step
+
+
+@dataclass(frozen=True)
+class Run:
+    path: Path
+
+    @property
+    def id(self) -> str:
+        return self.path.name
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log.jsonl"
+
+    @property
+    def output(self) -> Path:
+        return self.path / "output.txt"
+
+    @property
+    def weights(self) -> Path:
+        return self.path / "weights.safetensors"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.path / "checkpoint.pt"
+
+    @property
+    def stop_file(self) -> Path:
+        return self.path / "stop"
+
+    def predictions(self, split: str) -> Path:
+        return self.path / f"predictions-{split}.npz"
+
+    def lock(self) -> FileLock:
+        """Return the lock that the run's process holds as long as it lives."""
+        return FileLock(self.path / "lock")
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        try:
+            values = json.loads((self.path / "recipe.json").read_text())
+            if not isinstance(values, dict):
+                raise ValueError("it is not a JSON object")
+            return from_dict(values)
+        except FileNotFoundError:
+            raise LoupeError(
+                f"The run {self.id} has no recipe.json, so nothing is known of it. Delete the run."
+            ) from None
+        except (OSError, ValueError) as error:
+            raise LoupeError(
+                f"recipe.json of the run {self.id} cannot be used ({error}) Restore that file, or delete the run."
+            ) from error
+
+    def write_recipe(self, recipe: Recipe) -> None:
+        with replacing(self.path / "recipe.json") as beside:
+            beside.write_text(json.dumps(recipe.as_dict(), indent=1) + "\n")
+
+    def history(self) -> History:
+        return History(self.log).read()
+
+    def status(self, history: History | None = None) -> str:
+        """Derive the status from the log, and from whether anybody holds the run's lock."""
+        history = history or self.history()
+        if isinstance(history.last, FINAL):
+            return {Stopped: "stopped", Cancelled: "stopped", Failed: "failed"}.get(type(history.last), "finished")
+        if not self.has_process():
+            history.read()  # it may have ended between the two looks
+            if isinstance(history.last, FINAL):
+                return self.status(history)
+            fresh = history.last is None and time.time() - self._created() < LAUNCH_SECONDS
+            return "starting" if fresh else "died"
+        if isinstance(history.last, Queued):
+            return "queued"
+        return "starting" if isinstance(history.last, Preparing | Resumed | None) else "running"
+
+    def has_process(self) -> bool:
+        """Tell whether a process executes the run: whether anybody holds its lock."""
+        lock = self.lock()
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            return True
+        except OSError:
+            return False
+        lock.release()
+        return False
+
+    def _created(self) -> float:
+        try:
+            return (self.path / "recipe.json").stat().st_mtime
+        except OSError:
+            return 0.0
+
+    def request_stop(self) -> None:
+        """Ask the run to stop; its process looks for this at every step."""
+        self.stop_file.touch()
+
+    def explain(self, history: History) -> str | None:
+        """Say in words why a run has no model, or none of its own choosing; None when there is nothing to say."""
+        status = self.status(history)
+        if isinstance(history.last, Failed):
+            return history.last.error
+        if isinstance(history.last, Cancelled):
+            return "Stopped before its first step, so there is no model. Start it again from its recipe."
+        if status == "died":
+            what = f"during epoch {len(history.epochs) + 1}" if history.started else "before training began"
+            words = self.last_output()
+            return (
+                f"The process of this run ended {what} without a word of its own"
+                + (
+                    f". The end of its output: {words}"
+                    if words
+                    else " and printed nothing: it was killed, or memory ran out"
+                )
+                + (
+                    ". Resume it, and it goes on from its last checkpoint."
+                    if self.checkpoint.exists()
+                    else ". Start it again."
+                )
+            )
+        return None
+
+    def last_output(self, characters: int = 800) -> str:
+        try:
+            return self.output.read_bytes()[-characters * 4 :].decode(errors="replace").strip()[-characters:]
+        except OSError:
+            return ""
+
+
+def create_run(recipe: Recipe) -> Run:
+    """Make the directory of a new run, named by time and recipe."""
+    root = runs_root()
+    with writing_to(root):
+        root.mkdir(parents=True, exist_ok=True)
+        stem = f"{datetime.now():%Y%m%d-%H%M%S}-{recipe.name}"
+        for number in range(1, 1000):
+            path = root / (stem if number == 1 else f"{stem}-{number}")
+            try:
+                path.mkdir()
+            except FileExistsError:
+                continue
+            run = Run(path)
+            run.write_recipe(recipe)
+            return run
+    raise LoupeError(f"{root} already has a thousand runs called {stem}. Wait a second and try again.")
+
+
+def launch(run: Run) -> None:
+    """Start the process of a run, in a session of its own so that Ctrl+C on ours does not reach it.
+
+    Returns once the process has its lock, or has ended.
+    """
+    run.stop_file.unlink(missing_ok=True)
+    with run.output.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "engine.worker", str(run.path)],
+            cwd=PROJECT_ROOT,
+            env=child_environment() | {"PYTHONUNBUFFERED": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    deadline = time.monotonic() + LAUNCH_SECONDS
+    while process.poll() is None and not run.has_process() and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def start(recipe: Recipe) -> Run:
+    """Create a run and start its process; an unknown dataset is refused."""
+    find_source(recipe.dataset)
+    run = create_run(recipe)
+    launch(run)
+    return run
+
+
+def resume(run: Run) -> None:
+    """Start the process of a run again, to go on from its last checkpoint."""
+    history = run.history()
+    status = run.status(history)
+    if status in ACTIVE:
+        raise LoupeError(f"The run {run.id} is still going on, so there is nothing to resume.")
+    if status == "finished":
+        raise LoupeError(
+            f"The run {run.id} has finished its {len(history.epochs)} epochs, so there is nothing to resume."
+        )
+    if not run.checkpoint.exists():
+        raise LoupeError(f"The run {run.id} has no checkpoint to go on from. Start it again from its recipe.")
+    run.recipe  # noqa: B018 - refuse a damaged recipe before the log says that the run goes on
+    launch(run)
+
+
+def list_runs() -> list[Run]:
+    """List all runs, newest first."""
+    root = runs_root()
+    if not root.is_dir():
+        return []
+    return [
+        Run(path) for path in sorted(root.iterdir(), reverse=True) if path.is_dir() and ID_PATTERN.fullmatch(path.name)
+    ]
+
+
+def open_run(name: str) -> Run:
+    """Find a run by its id, or by the path of its directory."""
+    path = runs_root() / name
+    if path.parent != runs_root():
+        path = path.resolve()
+    if path.parent == runs_root() and ID_PATTERN.fullmatch(path.name) and path.is_dir():
+        return Run(path)
+    newest = listed(run.id for run in list_runs()[:3])
+    raise LoupeError(f"There is no run {name!r} in {runs_root()}. The newest: {newest}.")
+
+
+def delete_run(run: Run) -> None:
+    """Delete a run's directory; refused while its process is alive."""
+    if run.status() in ACTIVE:
+        raise LoupeError(f"The run {run.id} is still going on. Stop it first, then delete it.")
+    # Out of sight at once, whatever happens while its files go.
+    doomed = run.path.with_name(f".deleted-{run.id}")
+    run.path.rename(doomed)
+    shutil.rmtree(doomed)
+
+
+class Log:
+    """The run's log, open for its one writer."""
+
+    def __init__(self, path: Path):
+        self._file = path.open("ab")
+        if path.stat().st_size and not path.read_bytes().endswith(b"\n"):
+            self._file.write(b"\n")  # after a crash in mid-line
+
+    def append(self, record: Record) -> None:
+        self._file.write(to_line(record).encode())
+        self._file.flush()

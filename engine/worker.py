@@ -1,0 +1,203 @@
+"""The process that executes one run: ``python -m engine.worker RUN_DIRECTORY``.
+
+Torch is imported late, so that the run's lock is held and its first record written as soon as the process is there.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from engine.catalogue import get
+from engine.dataset import Dataset, is_prepared, open_dataset
+from engine.errors import LoupeError
+from engine.paths import replacing, writing_to
+from engine.predictions import load_predictions
+from engine.records import Cancelled, Epoch, Failed, Finished, Preparing, Queued, Resumed, Started, Stopped
+from engine.runs import Log, Run, list_runs
+
+if TYPE_CHECKING:
+    from engine.training import Training
+
+EVALUATING_EVERY_SECONDS = 0.5
+CHECKPOINT_EVERY_SECONDS = 60
+
+
+class _CancelledError(Exception):
+    """The run was stopped before its first step."""
+
+
+def execute(run: Run) -> None:
+    """Execute a run from its recipe to its last record, whatever comes."""
+    with run.lock():
+        log = Log(run.log)
+        try:
+            _prepare(run, log)
+            _train_in_turn(run, log)
+        except _CancelledError:
+            log.append(Cancelled())
+        except LoupeError as error:
+            log.append(Failed(str(error)))
+        except Exception as error:
+            traceback.print_exc()
+            log.append(
+                Failed(
+                    f"Training ended with an error that Loupe did not expect: {type(error).__name__}: {error}. "
+                    f"The whole of it is in {run.output}."
+                )
+            )
+
+
+def _prepare(run: Run, log: Log) -> None:
+    """Get the dataset if it is not here."""
+    name = run.recipe.dataset
+    log.append(Preparing(0, 0))
+    if not is_prepared(name):
+        last = None
+        for progress in get(name):
+            import torch  # noqa: F401 - in the meantime: half of the wait for a first run
+
+            if run.stop_file.exists():
+                raise _CancelledError
+            if progress != last:
+                log.append(Preparing(progress.done, progress.total))
+                last = progress
+
+
+def _train_in_turn(run: Run, log: Log) -> None:
+    """Wait for the device, then train. Runs that wait get it in the order in which they were made."""
+    from engine import machine  # imports torch
+
+    recipe = machine.resolve(run.recipe)
+    device = FileLock(run.path.parent / f".{recipe.device}.lock")
+    waiting = False
+    while _others_are_ahead(run) or not _acquire(device):
+        if not waiting:
+            log.append(Queued(recipe.device))
+            waiting = True
+        if run.stop_file.exists():
+            raise _CancelledError
+        time.sleep(0.2)
+    try:
+        run.write_recipe(recipe)
+        _train(Run(run.path), log)
+    finally:
+        device.release()
+
+
+def _acquire(lock: FileLock) -> bool:
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return False
+    return True
+
+
+def _others_are_ahead(run: Run) -> bool:
+    """Tell whether a run that was made earlier is waiting too."""
+    return any(other.id < run.id and other.has_process() and other.status() == "queued" for other in list_runs())
+
+
+def _train(run: Run, log: Log) -> None:
+    import torch
+
+    from engine.models import count_parameters
+    from engine.training import Training, fit
+
+    recipe = run.recipe
+    torch.set_num_threads(recipe.threads)
+    dataset = open_dataset(recipe.dataset)
+    training = Training(recipe, dataset, torch.device(recipe.device))
+    if run.checkpoint.exists():
+        load_checkpoint(run, training, dataset)
+        log.append(Resumed(training.step))
+    log.append(
+        Started(
+            dataset=dataset.name,
+            fingerprint=dataset.fingerprint,
+            classes=list(dataset.classes),
+            train_count=len(training.train_indices),
+            val_count=len(training.val_indices),
+            test_count=len(dataset.splits.get("test", ())),
+            steps_per_epoch=training.steps_per_epoch,
+            epochs=recipe.epochs,
+            parameters=count_parameters(training.model),
+            device=recipe.device,
+            threads=recipe.threads,
+            precision=recipe.precision,
+            torch=torch.__version__,
+        )
+    )
+    saved = time.monotonic()
+    stopped = False
+    for record in fit(training, dataset):
+        if record is not None:
+            log.append(record)
+        stopped = run.stop_file.exists() and training.epoch < recipe.epochs
+        if stopped or isinstance(record, Epoch) or time.monotonic() - saved > CHECKPOINT_EVERY_SECONDS:
+            save_checkpoint(run, training, dataset)
+            saved = time.monotonic()
+        if stopped:
+            break
+    _end(run, log, training, dataset, stopped)
+
+
+def save_checkpoint(run: Run, training: Training, dataset: Dataset) -> None:
+    """Write all that decides the rest of the run, and the weights that it would end with now."""
+    import torch
+
+    from engine.classifier import save_weights
+
+    with writing_to(run.path), replacing(run.checkpoint) as beside:
+        torch.save(training.state_dict() | {"fingerprint": dataset.fingerprint}, beside)
+    save_weights(run.weights, training.kept_weights(), training.recipe.model, training.preprocessing)
+
+
+def load_checkpoint(run: Run, training: Training, dataset: Dataset) -> None:
+    """Bring a training to where its run's checkpoint stands. The file is read as data: code in it is refused."""
+    import torch
+
+    try:
+        state = torch.load(run.checkpoint, map_location=training.device, weights_only=True)
+    except Exception as error:  # torch raises whatever the damage leads to
+        raise LoupeError(
+            f"checkpoint.pt of the run {run.id} cannot be used: it is damaged, or holds more than data "
+            f"({type(error).__name__}). Nothing in it was run. Delete that file and start the recipe again."
+        ) from error
+    if state["fingerprint"] != dataset.fingerprint:
+        raise LoupeError(
+            f"The dataset {dataset.name} has changed since the run {run.id} began, so it cannot go on. "
+            "Bring the old dataset back, or start the recipe again."
+        )
+    training.load_state_dict(state)
+
+
+def _end(run: Run, log: Log, training: Training, dataset: Dataset, stopped: bool) -> None:
+    """Evaluate the weights that are kept, in float32, and write the last record."""
+    from engine.classifier import Classifier, gather, has_split
+
+    training.model.load_state_dict(training.kept_weights())
+    classifier = Classifier(training.model, training.preprocessing)
+    figures: dict[str, Any] = {}
+    for split in ("val", "test"):
+        figures |= {f"{split}_loss": None, f"{split}_accuracy": None}
+        if not has_split(dataset, run.recipe, split):
+            continue
+        said = 0.0
+        for progress in gather(classifier, run, dataset, split):
+            if time.monotonic() - said > EVALUATING_EVERY_SECONDS:
+                log.append(progress)
+                said = time.monotonic()
+        predictions = load_predictions(run.predictions(split))
+        figures |= {f"{split}_loss": predictions.loss, f"{split}_accuracy": predictions.accuracy}
+    kind = Stopped if stopped else Finished
+    log.append(kind(epochs=training.epoch, step=training.step, **training.kept_figures(), **figures))
+
+
+if __name__ == "__main__":
+    execute(Run(Path(sys.argv[1])))
