@@ -1,0 +1,99 @@
+import numpy as np
+import streamlit as st
+
+from engine.dataset import Dataset, open_dataset
+from engine.errors import LoupeError
+from engine.predictions import Predictions, select, top
+from engine.runs import Run
+from ui.charts import CONFIG, probability_bars
+from ui.contact_sheet import Tile, contact_sheet, enlarged
+from ui.state import choose_run, open_predictions
+from ui.tables import SPLIT_NAMES
+
+PAGE = 60
+SHOW = {"mistakes": False, "right": True, "all": None}
+
+
+def filters(predictions: Predictions) -> tuple[np.ndarray, str]:
+    """Let the person filter; returns the chosen images, most confident mistakes first, and the filter in words."""
+    show, true, predicted = st.columns(3)
+    which = show.selectbox("Show", list(SHOW), key="show", bind="query-params")
+    classes = list(predictions.classes)
+    truth = true.selectbox("True class", classes, index=None, placeholder="any", key="true", bind="query-params")
+    answer = predicted.selectbox(
+        "Predicted class", classes, index=None, placeholder="any", key="predicted", bind="query-params"
+    )
+    indices = select(predictions, true=truth, predicted=answer, right=SHOW[which])
+    words = {"mistakes": "mistakes", "right": "right answers", "all": "images"}[which]
+    of = f" of true class {truth}" if truth else ""
+    as_ = f" taken for {answer}" if answer else ""
+    return indices, words + of + as_
+
+
+def tile(predictions: Predictions, dataset: Dataset, row: int) -> Tile:
+    truth = predictions.classes[predictions.labels[row]]
+    answer = predictions.classes[predictions.predicted[row]]
+    sure = f"{predictions.confidence[row]:.1%}"
+    right = bool(predictions.right[row])
+    return Tile(
+        index=row,
+        image=dataset.splits[predictions.stored_in].images[predictions.indices[row]],
+        title=f"{truth}, recognised with {sure}" if right else f"{truth}, taken for {answer} with {sure}",
+        lines=(truth if right else f"{truth} → {answer}", sure),
+        mark="right" if right else "wrong",
+    )
+
+
+@st.dialog("One image")
+def show_large(predictions: Predictions, dataset: Dataset, row: int) -> None:
+    stored = int(predictions.indices[row])
+    truth = predictions.classes[predictions.labels[row]]
+    st.image(enlarged(dataset.splits[predictions.stored_in].images[stored], 280))
+    verdict = ":green[:material/check: right]" if predictions.right[row] else ":orange[:material/close: wrong]"
+    st.markdown(f"True class **{truth}** · {verdict} · image {stored:,} of the {predictions.stored_in} split")
+    best = top(predictions.probabilities[row], predictions.classes)
+    st.plotly_chart(probability_bars(best, truth), config=CONFIG, key="probabilities")
+
+
+run: Run = choose_run()
+st.title("Gallery")
+predictions = open_predictions(run)
+try:
+    dataset = open_dataset(run.recipe.dataset)
+    if dataset.fingerprint != predictions.fingerprint:
+        raise LoupeError(
+            f"The dataset {dataset.name} has changed since this run was evaluated, so its pictures cannot be shown. "
+            "Train the recipe again on the dataset as it is now."
+        )
+except LoupeError as error:
+    st.error(str(error), icon=":material/error:")
+    st.stop()
+
+wrong = int((~predictions.right).sum())
+st.markdown(
+    f"**{wrong:,} mistakes** in {len(predictions):,} {SPLIT_NAMES[predictions.split]} images. "
+    "The most confident mistakes come first."
+)
+rows, words = filters(predictions)
+if not len(rows):
+    if not wrong:
+        st.success(
+            "This run made no mistakes here. Show all images to see the least sure last.", icon=":material/check:"
+        )
+    else:
+        st.info(f"There are no {words}. Change or clear the filters above.", icon=":material/filter_alt:")
+    st.stop()
+pages = -(-len(rows) // PAGE)
+caption, paging = st.columns([1, 1], vertical_alignment="center")
+number = 1
+if pages > 1:
+    with paging:
+        number = st.pagination(pages, key=f"page-{words}")
+shown = rows[(number - 1) * PAGE : number * PAGE]
+caption.caption(f"{(number - 1) * PAGE + 1:,} to {(number - 1) * PAGE + len(shown):,} of {len(rows):,} {words}")
+picked = contact_sheet([tile(predictions, dataset, int(row)) for row in shown], name=words, key="gallery", width=92)
+st.caption(
+    "Solid green frame: right. Dashed orange frame: wrong. Below: true class → predicted class, and its probability."
+)
+if picked is not None:
+    show_large(predictions, dataset, picked)

@@ -1,0 +1,56 @@
+import streamlit as st
+
+from engine.catalogue import describe_datasets
+from engine.errors import LoupeError
+from engine.machine import cores, gpu_name
+from engine.recipes import find_recipe
+from engine.runs import start
+from ui.state import go, link
+from ui.tables import run_table, run_table_columns
+
+QUICK_START = "digits-quick"
+
+st.title("Loupe")
+st.markdown("Train an image classifier on your own machine, and look closely at what it gets wrong.")
+
+with st.container(border=True):
+    st.subheader("Quick start")
+    st.markdown(
+        "Train a small network on 1,437 scans of handwritten digits, test it on 360 others, and see its mistakes. "
+        "It takes under a minute and downloads nothing."
+    )
+    if st.button("Train on the digits", type="primary", icon=":material/play_arrow:"):
+        try:
+            run = start(find_recipe(QUICK_START))
+        except LoupeError as error:
+            st.error(str(error), icon=":material/error:")
+        else:
+            go("train", run=run.id, then="gallery")
+
+st.subheader("Recent runs")
+runs = run_table(most=8)
+if runs.empty:
+    st.caption("None yet. The quick start above makes the first; the Train page has every setting.")
+else:
+    picked = st.dataframe(
+        runs,
+        hide_index=True,
+        on_select="rerun",
+        selection_mode="single-row",
+        key="recent",
+        **run_table_columns(),
+    )
+    st.caption("Select a row to open that run.")
+    if picked.selection.rows:
+        go("evaluate", run=runs.run[picked.selection.rows[0]])
+
+st.subheader("Datasets")
+for dataset in describe_datasets():
+    name, state = st.columns([4, 1], vertical_alignment="center")
+    with name:
+        st.markdown(f"**{dataset['title']}** · {dataset['about']}")
+    with state:
+        link("explore", "Explore" if dataset["present"] else "Get it", dataset=dataset["name"])
+
+gpu = gpu_name()
+st.caption(f"This machine: {cores()} processor cores, {gpu or 'no NVIDIA GPU'}. Nothing leaves it.")

@@ -1,0 +1,55 @@
+import streamlit as st
+
+from engine.errors import LoupeError
+from engine.runs import delete_run, open_run
+from ui.state import go, link
+from ui.tables import run_table, run_table_columns
+
+
+@st.dialog("Delete for good?")
+def confirm(names: list[str]) -> None:
+    what = names[0] if len(names) == 1 else f"these {len(names)} runs"
+    st.markdown(f"This deletes {what} with model, log and predictions. It cannot be undone.")
+    if len(names) > 1:
+        st.markdown("\n".join(f"- {name}" for name in names))
+    yes, no = st.columns(2)
+    if no.button("Keep", width="stretch"):
+        st.rerun()
+    if yes.button("Delete", type="primary", icon=":material/delete:", width="stretch"):
+        problems = []
+        for name in names:
+            try:
+                delete_run(open_run(name))
+            except LoupeError as error:
+                problems.append(str(error))
+        st.session_state.problems = problems
+        st.session_state.table_version = st.session_state.get("table_version", 0) + 1  # clears the selection
+        st.rerun()
+
+
+st.title("Runs")
+for problem in st.session_state.pop("problems", []):
+    st.error(problem, icon=":material/error:")
+table = run_table()
+if table.empty:
+    st.info("There are no runs yet. The quick start makes the first in under a minute.", icon=":material/info:")
+    link("home", "Go to the quick start")
+    st.stop()
+picked = st.dataframe(
+    table,
+    hide_index=True,
+    on_select="rerun",
+    selection_mode="multi-row",
+    key=f"runs-{st.session_state.get('table_version', 0)}",
+    **run_table_columns(),
+)
+chosen = [table.run[row] for row in picked.selection.rows]
+watch, evaluate, delete = st.columns(3)
+if watch.button("Training curves", icon=":material/show_chart:", disabled=len(chosen) != 1, width="stretch"):
+    go("train", run=chosen[0])
+if evaluate.button("Evaluate", icon=":material/rule:", disabled=len(chosen) != 1, width="stretch"):
+    go("evaluate", run=chosen[0])
+if delete.button("Delete", icon=":material/delete:", disabled=not chosen, width="stretch"):
+    confirm(chosen)
+if not chosen:
+    st.caption("Select a run to open it, or several to delete them.")

@@ -1,0 +1,132 @@
+import streamlit as st
+
+from engine.catalogue import CATALOGUE
+from engine.dataset import is_prepared
+from engine.errors import LoupeError
+from engine.recipes import ABOUT, FIELDS, MODELS, RECIPES, TYPES, Recipe, change, published
+from engine.runs import ACTIVE, Run, list_runs, open_run, resume, start
+from ui.live import show_run
+from ui.state import go, link
+
+
+def attached() -> Run | None:
+    """Return the run that the URL names, or else one that is going on."""
+    name = st.query_params.get("run")
+    if name:
+        try:
+            return open_run(name)
+        except LoupeError as error:
+            st.error(str(error), icon=":material/error:")
+    going_on = next((run for run in list_runs() if run.has_process()), None)
+    if going_on:
+        st.query_params["run"] = going_on.id
+    return going_on
+
+
+def show_attached(run: Run) -> None:
+    """Show a run, and when it has ended what can be done with it."""
+    status = show_run(run)
+    if status in ACTIVE:
+        return
+    if status in ("finished", "stopped") and run.weights.exists():
+        if "then" in st.query_params:
+            go(st.query_params["then"] if st.query_params["then"] in ("gallery", "evaluate") else "gallery", run=run.id)
+        for column, page, text in zip(
+            st.columns(3),
+            ("evaluate", "gallery", "classify"),
+            ("Evaluate it", "See its mistakes", "Classify a picture"),
+            strict=True,
+        ):
+            with column:
+                link(page, text, run=run.id)
+    if status != "finished" and run.checkpoint.exists() and st.button("Resume", icon=":material/resume:"):
+        try:
+            resume(run)
+        except LoupeError as error:
+            st.error(str(error), icon=":material/error:")
+        else:
+            st.rerun()
+
+
+def choose_recipe() -> Recipe:
+    """Show a recipe and its fields; returns it as it was changed. Raises LoupeError for what does not go together."""
+    dataset = st.query_params.get("dataset")
+    fitting = [name for name, recipe in RECIPES.items() if recipe.dataset == dataset] or list(RECIPES)
+    name = st.selectbox(
+        "Recipe",
+        list(RECIPES),
+        index=list(RECIPES).index(fitting[0]),
+        format_func=lambda name: f"{name}: {ABOUT[name]}",
+        key="recipe",
+    )
+    base = RECIPES[name]
+    common = [field for field in FIELDS if FIELDS[field].metadata["common"]]
+    rest = [field for field in FIELDS if not FIELDS[field].metadata["common"] and field != "name"]
+    values = {}
+    for field, column in zip(common, [c for _ in range(3) for c in st.columns(3)], strict=False):
+        with column:
+            values[field] = field_widget(base, field, dataset if field == "dataset" else None)
+    with st.expander("All other settings"):
+        columns = [c for _ in range((len(rest) + 2) // 3) for c in st.columns(3)]
+        for field, column in zip(rest, columns, strict=False):
+            with column:
+                values[field] = field_widget(base, field)
+    return change(base, values)
+
+
+def field_widget(base: Recipe, field: str, wanted: str | None = None):
+    """Show the widget that fits a field's type; it starts at the recipe's value, or at the one wanted."""
+    about = FIELDS[field].metadata
+    default = getattr(base, field)
+    unit = f" ({about['unit']})" if about["unit"] else ""
+    label = field.replace("_", " ").capitalize() + unit
+    settings = {
+        "key": f"{base.name}:{field}",
+        "help": f"{about['help']} The recipe's: {default}.",
+        "persist_state": "session",
+    }
+    choices = list(CATALOGUE) if field == "dataset" else about["choices"]
+    if choices:
+        titles = {name: source.title for name, source in CATALOGUE.items()} if field == "dataset" else {}
+        first = choices.index(wanted if wanted in choices else default)
+        return st.selectbox(label, choices, index=first, format_func=lambda name: titles.get(name, name), **settings)
+    if TYPES[field] is bool:
+        return st.selectbox(
+            label, (True, False), index=0 if default else 1, format_func=lambda on: "yes" if on else "no", **settings
+        )
+    low, high = about["low"], about["high"]
+    if TYPES[field] is float:
+        return st.number_input(label, float(low), float(high), float(default), step=None, format="%.6g", **settings)
+    return st.number_input(label, low, high, default, **settings)
+
+
+st.title("Train")
+run = attached()
+if run:
+    show_attached(run)
+others = [other for other in list_runs() if other.has_process() and (not run or other.id != run.id)]
+for other in others:
+    link("train", f"Also going on: {other.id} ({other.status()})", run=other.id)
+
+st.subheader("New training")
+try:
+    recipe = choose_recipe()
+except LoupeError as error:
+    st.error(str(error), icon=":material/error:")
+    st.stop()
+st.caption(MODELS[recipe.model])
+figures = published(recipe)
+if figures:
+    st.caption(f"Published with these settings: {figures['test_accuracy']:.2%} test accuracy ({figures['source']}).")
+if not is_prepared(recipe.dataset) and CATALOGUE[recipe.dataset].download_bytes:
+    size = CATALOGUE[recipe.dataset].download_bytes / 1e6
+    st.caption(
+        f"{CATALOGUE[recipe.dataset].title} is not here yet; what is missing of its {size:.1f} MB is downloaded first."
+    )
+if st.button("Start training", type="primary", icon=":material/play_arrow:"):
+    try:
+        new = start(recipe)
+    except LoupeError as error:
+        st.error(str(error), icon=":material/error:")
+    else:
+        go("train", run=new.id)

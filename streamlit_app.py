@@ -1,0 +1,8 @@
+"""Loupe: train an image classifier and look closely at what it gets wrong. Start: streamlit run streamlit_app.py"""
+
+import streamlit as st
+
+from ui.state import PAGES
+
+st.set_page_config(page_title="Loupe", page_icon=":material/search:", layout="wide")
+st.navigation(list(PAGES.values())).run()

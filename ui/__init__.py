@@ -1,0 +1,1 @@
+"""What the pages share: choices, tables, charts and the contact sheet."""

@@ -1,0 +1,182 @@
+"""The charts: Plotly in the theme's colours, but for the confusion matrix, whose cells must be clicked (Altair)."""
+
+from collections.abc import Sequence
+
+import altair as alt
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from engine.predictions import wilson_interval
+from engine.runs import History
+
+# Safe for colour-blind eyes, and never the only sign.
+RIGHT, WRONG = "#009E73", "#D55E00"
+TRAIN, VALIDATION = "#0072B2", "#D55E00"
+CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"]}
+
+
+def _style(figure: go.Figure, *, height: int, x: str, y: str, legend: bool = False) -> go.Figure:
+    return figure.update_layout(
+        height=height,
+        margin={"l": 8, "r": 8, "t": 28 if legend else 12, "b": 8},
+        xaxis_title=x,
+        yaxis_title=y,
+        showlegend=legend,
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        hovermode="x unified" if legend else "closest",
+    )
+
+
+def curves(history: History, metric: str) -> go.Figure:
+    """Draw loss or accuracy: running figures by step, and those of finished epochs.
+
+    metric: ``loss`` or ``accuracy``.
+    """
+    per_epoch = history.started.steps_per_epoch if history.started else 1
+    scale, unit = (100, " %") if metric == "accuracy" else (1, "")
+    figure = go.Figure()
+    figure.add_scatter(
+        x=[step.step / per_epoch for step in history.steps],
+        y=[scale * getattr(step, f"train_{metric}") for step in history.steps],
+        name="training, running",
+        mode="lines",
+        line={"color": TRAIN, "width": 1},
+        opacity=0.55,
+    )
+    ends = [epoch.step / per_epoch for epoch in history.epochs]
+    figure.add_scatter(
+        x=ends,
+        y=[scale * getattr(epoch, f"train_{metric}") for epoch in history.epochs],
+        name="training, epoch mean",
+        mode="lines+markers",
+        line={"color": TRAIN},
+    )
+    if any(epoch.val_loss is not None for epoch in history.epochs):
+        figure.add_scatter(
+            x=ends,
+            y=[scale * getattr(epoch, f"val_{metric}") for epoch in history.epochs],
+            name="validation",
+            mode="lines+markers",
+            line={"color": VALIDATION, "dash": "dash"},
+            marker={"symbol": "square"},
+        )
+    _style(figure, height=300, x="epoch", y=f"{metric}{' (%)' if unit else ' (nats)'}", legend=True)
+    figure.update_traces(hovertemplate="%{y:.4g}" + unit)
+    if history.started:
+        figure.update_xaxes(range=[0, max(history.started.epochs, 1)])
+    if metric == "loss":
+        figure.update_yaxes(rangemode="tozero")
+    # The same for every reading of one run, so that zooming survives the next.
+    return figure.update_layout(uirevision=str(history.path))
+
+
+def class_counts(classes: Sequence[str], counts: dict[str, list[int]]) -> go.Figure:
+    """Draw the images of each class by split."""
+    figure = go.Figure()
+    for split, numbers in counts.items():
+        figure.add_bar(x=list(classes), y=numbers, name=split, hovertemplate="%{y:,} images")
+    figure.update_layout(barmode="group").update_xaxes(type="category")
+    return _style(figure, height=280, x="class", y="images", legend=True)
+
+
+def recall_bars(per_class: list[dict]) -> go.Figure:
+    """Draw each class's share of right answers with its 95 % interval."""
+    low_high = [wilson_interval(round(row["recall"] * row["support"]), row["support"]) for row in per_class]
+    recalls = [row["recall"] for row in per_class]
+    figure = go.Figure(
+        go.Bar(
+            x=[row["class"] for row in per_class],
+            y=[100 * recall for recall in recalls],
+            error_y={
+                "type": "data",
+                "symmetric": False,
+                "array": [100 * (high - recall) for recall, (_, high) in zip(recalls, low_high, strict=True)],
+                "arrayminus": [100 * (recall - low) for recall, (low, _) in zip(recalls, low_high, strict=True)],
+                "thickness": 1.2,
+            },
+            customdata=[row["support"] for row in per_class],
+            hovertemplate="%{x}: %{y:.2f} % of %{customdata:,}<extra></extra>",
+            marker_color=TRAIN,
+        )
+    )
+    lowest = min((low for low, _ in low_high), default=0)
+    figure.update_yaxes(range=[max(0, 100 * lowest - 5), 101]).update_xaxes(type="category")
+    return _style(figure, height=300, x="class", y="right (%)")
+
+
+def probability_bars(probabilities: list[dict], true: str | None = None) -> go.Figure:
+    """Draw the most probable classes of one image; the true one in green, the others not."""
+    rows = probabilities[::-1]
+    colours = [RIGHT if row["label"] == true else TRAIN if true is None else WRONG for row in rows]
+    figure = go.Figure(
+        go.Bar(
+            x=[100 * row["confidence"] for row in rows],
+            y=[row["label"] + (" (true)" if row["label"] == true else "") for row in rows],
+            orientation="h",
+            marker_color=colours,
+            text=[f"{row['confidence']:.1%}" for row in rows],
+            textposition="auto",
+            hovertemplate="%{y}: %{x:.2f} %<extra></extra>",
+        )
+    )
+    figure.update_xaxes(range=[0, 100]).update_yaxes(type="category")
+    return _style(figure, height=40 + 34 * len(rows), x="probability (%)", y="")
+
+
+def confusion_chart(matrix: np.ndarray, classes: Sequence[str], *, shares: bool, dark: bool) -> alt.LayerChart:
+    """Draw the confusion matrix, each cell clickable: selection ``cell`` with fields ``true`` and ``predicted``.
+
+    shares: write each cell as a share of its row, in percent, not as a count. Its shade is that share either way.
+    """
+    totals = np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    percent = 100 * matrix / totals
+    true, predicted = (axis.ravel() for axis in np.indices(matrix.shape))
+    names = np.array(classes, dtype=object)
+    table = pd.DataFrame(
+        {
+            "true": names[true],
+            "predicted": names[predicted],
+            "images": matrix.ravel(),
+            "share": percent.ravel().round(2),
+            # The diagonal would drown the mistakes: a root spreads the low end of the scale.
+            "shade": np.sqrt(percent.ravel() / 100),
+            "text": [
+                f"{value:.1f}" if shares else f"{count:,}"
+                for count, value in zip(matrix.ravel(), percent.ravel(), strict=True)
+            ],
+        }
+    )
+    table.loc[table.images == 0, "text"] = ""
+    scale = alt.Scale(paddingInner=0, paddingOuter=0, round=True)
+    axis = {"labelOverlap": True, "grid": False, "ticks": False, "domain": False}
+    base = alt.Chart(table).encode(
+        x=alt.X(
+            "predicted:O",
+            sort=list(classes),
+            scale=scale,
+            title="predicted",
+            axis=alt.Axis(labelAngle=0 if len(classes) <= 12 and max(map(len, classes)) < 7 else -45, **axis),
+        ),
+        y=alt.Y("true:O", sort=list(classes), scale=scale, title="true", axis=alt.Axis(**axis)),
+    )
+    cells = base.mark_rect(cursor="pointer").encode(
+        color=alt.Color("shade:Q", legend=None, scale=alt.Scale(domain=[0, 1])),
+        tooltip=[
+            alt.Tooltip("true:N"),
+            alt.Tooltip("predicted:N"),
+            alt.Tooltip("images:Q", format=","),
+            alt.Tooltip("share:Q", title="% of the true class"),
+        ],
+    )
+    cells = cells.add_params(alt.selection_point(name="cell", fields=["true", "predicted"], empty=False))
+    chart = alt.layer(cells)
+    if len(classes) <= 20:
+        paper, ink = "#FBFAF7", "#1D1B18"
+        strong, weak = (ink, paper) if dark else (paper, ink)
+        text = base.mark_text(fontSize=12, tooltip=None).encode(
+            text="text:N",
+            color=alt.condition("datum.shade > 0.5", alt.ColorValue(strong), alt.ColorValue(weak)),
+        )
+        chart = alt.layer(cells, text)
+    return chart.properties(height=max(360, min(720, 36 * len(classes) + 60)))

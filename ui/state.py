@@ -1,0 +1,93 @@
+"""The pages, and the choices that they share. Choices live in the URL, so that a link shows the same view."""
+
+from typing import Never
+
+import streamlit as st
+
+from engine.catalogue import CATALOGUE
+from engine.dataset import open_dataset
+from engine.errors import LoupeError
+from engine.predictions import Predictions
+from engine.runs import ACTIVE, Run, list_runs, open_run
+from ui.tables import SPLIT_NAMES, history_of, label, predictions_of
+
+PAGES = {
+    "home": st.Page("pages/home.py", title="Home", icon=":material/home:", default=True),
+    "explore": st.Page("pages/explore.py", title="Explore", icon=":material/grid_view:"),
+    "train": st.Page("pages/train.py", title="Train", icon=":material/model_training:"),
+    "evaluate": st.Page("pages/evaluate.py", title="Evaluate", icon=":material/rule:"),
+    "gallery": st.Page("pages/gallery.py", title="Gallery", icon=":material/photo_library:"),
+    "classify": st.Page("pages/classify.py", title="Classify", icon=":material/image_search:"),
+    "runs": st.Page("pages/runs.py", title="Runs", icon=":material/history:"),
+}
+
+
+def go(page: str, **choices: str) -> Never:
+    """Switch to a page with choices in its URL."""
+    st.switch_page(PAGES[page], query_params=choices)
+
+
+def link(page: str, text: str, **choices: str) -> None:
+    """Offer the way to a page with choices in its URL."""
+    st.page_link(PAGES[page], label=text, query_params=choices)
+
+
+def choose_dataset() -> str:
+    """Let the person choose a dataset in the sidebar."""
+    return st.sidebar.selectbox(
+        "Dataset", list(CATALOGUE), format_func=lambda name: CATALOGUE[name].title, key="dataset", bind="query-params"
+    )
+
+
+def choose_run() -> Run:
+    """Let the person choose a run in the sidebar; where there is none, say what to do and end the page."""
+    asked = st.query_params.get("run")
+    if asked:
+        try:
+            open_run(asked)
+        except LoupeError as error:
+            st.error(f"{error} Shown below is the newest.", icon=":material/error:")
+    names = [run.id for run in list_runs()]
+    if not names:
+        st.info("There is no trained model yet. The quick start trains one in under a minute.", icon=":material/info:")
+        link("home", "Go to the quick start")
+        st.stop()
+    return open_run(st.sidebar.selectbox("Run", names, format_func=label, key="run", bind="query-params"))
+
+
+def open_predictions(run: Run) -> Predictions:
+    """Open what a run answered on its test images, or where it has none on its validation images.
+
+    Where there is nothing yet, say why, offer what helps, and end the page.
+    """
+    split = "val" if run.predictions("val").exists() and not run.predictions("test").exists() else "test"
+    try:
+        return predictions_of(run, split)
+    except LoupeError as error:
+        history = history_of(run)
+        if run.status(history) in ACTIVE:
+            st.info("This run is still going on; its evaluation comes at its end.", icon=":material/hourglass_top:")
+            link("train", "Watch it", run=run.id)
+            st.stop()
+        st.error(run.explain(history) or str(error), icon=":material/error:")
+        if run.weights.exists() and st.button("Evaluate its model now", icon=":material/rule:"):
+            evaluate_now(run)
+        st.stop()
+
+
+def evaluate_now(run: Run) -> None:
+    """Run a model that was left without an evaluation on its images."""
+    from engine.classifier import gather, has_split, load_classifier
+
+    bar = st.progress(0.0, text="Loading the model")
+    try:
+        classifier, dataset = load_classifier(run), open_dataset(run.recipe.dataset)
+        split = "test" if has_split(dataset, run.recipe, "test") else "val"
+        for progress in gather(classifier, run, dataset, split):
+            text = f"{progress.done:,} of {progress.total:,} {SPLIT_NAMES[split]} images"
+            bar.progress(progress.done / progress.total, text=text)
+    except LoupeError as error:
+        bar.empty()
+        st.error(str(error), icon=":material/error:")
+    else:
+        st.rerun()
