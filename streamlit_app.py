@@ -4,5 +4,5 @@ import streamlit as st
 
 from ui.state import PAGES
 
-st.set_page_config(page_title="Loupe", page_icon=":material/search:", layout="wide")
+st.set_page_config(page_title="Loupe", page_icon="ui/loupe.png", layout="wide")
 st.navigation(list(PAGES.values())).run()

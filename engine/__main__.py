@@ -188,7 +188,7 @@ def evaluate(args: argparse.Namespace) -> tuple[object, str, int]:
     low, high = document["accuracy_interval"]
     lines = [
         f"{run.id}, {args.split}: {int(predictions.right.sum()):,} of {len(predictions):,} right, "
-        f"accuracy {predictions.accuracy:.2%} (95 % interval {low:.2%} to {high:.2%})",
+        f"accuracy {predictions.accuracy:.2%} (95% interval {low:.2%} to {high:.2%})",
         f"{'class':15} precision  recall      f1  support",
     ]
     lines += [

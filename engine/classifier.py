@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from engine.dataset import Dataset, Split
-from engine.errors import LoupeError, listed
+from engine.errors import LoupeError, listed, reason_of
 from engine.inference import logits_in_batches
 from engine.models import build_model
 from engine.paths import replacing, writing_to
@@ -39,9 +39,18 @@ class Classifier:
         return self.preprocessing.classes
 
     def probabilities(self, images: np.ndarray, indices: Tensor | None = None) -> Iterator[np.ndarray]:
-        """Yield probabilities, float32 (batch, classes), for uint8 images of one size, a batch at a time."""
+        """Yield probabilities, float32 (batch, classes), for uint8 images of one size, a batch at a time.
+
+        Raises LoupeError when they are no numbers, as those of diverged weights.
+        """
         for logits in logits_in_batches(self.model, self.preprocess, images, indices):
-            yield logits.softmax(dim=1).cpu().numpy()
+            probabilities = logits.softmax(dim=1).cpu().numpy()
+            if not np.isfinite(probabilities).all():
+                raise LoupeError(
+                    "The model's answers are not numbers: its training has diverged. "
+                    "Train it again with a lower learning_rate."
+                )
+            yield probabilities
 
     def classify(self, picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Classify one picture of any size: uint8 (height, width, channels), with the model's channels.
@@ -95,11 +104,10 @@ def _load(path: Path, changed: int) -> Classifier:
         shape = (preprocessing.height, preprocessing.width, preprocessing.channels)
         model = build_model(metadata["model"], shape, len(preprocessing.classes))
         model.load_state_dict(weights)
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
+    except Exception as error:  # safetensors and torch raise whatever the damage leads to
         raise LoupeError(
             f"{path.name} of the run {path.parent.name} cannot be used: it is damaged, or not a file of weights "
-            f"({reason}). Nothing in it was run. Train the recipe again."
+            f"({reason_of(error)}). Nothing in it was run. Train the recipe again."
         ) from error
     return Classifier(model.to(memory_format=torch.channels_last), preprocessing)
 

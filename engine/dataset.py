@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.errors import LoupeError
+from engine.errors import LoupeError, reason_of
 from engine.paths import data_root, writing_to
 
 FORMAT = 1
@@ -126,7 +126,7 @@ def _open(description: Path, changed: int) -> Dataset:
             kind=facts["kind"],
             bad_files=tuple(facts["bad_files"]),
         )
-    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+    except Exception as error:  # NumPy raises whatever the damage leads to
         raise LoupeError(
-            f"The prepared dataset {folder.name} is damaged ({error}). Delete {folder} and get it again."
+            f"The prepared dataset {folder.name} is damaged ({reason_of(error)}). Delete {folder} and get it again."
         ) from error

@@ -5,6 +5,11 @@ class LoupeError(ValueError):
     """
 
 
+def reason_of(error: BaseException) -> str:
+    """Put what another library's error says into one line, for the brackets of a sentence."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
 def listed(names) -> str:
     """Join names for a sentence: ``a, b and c``."""
     names = [str(name) for name in names]

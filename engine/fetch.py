@@ -9,7 +9,7 @@ from filelock import FileLock
 
 from engine.catalogue import Source, download_folder, find_source, way_out
 from engine.dataset import Split, is_prepared, prepared_root, save_dataset
-from engine.errors import LoupeError
+from engine.errors import LoupeError, reason_of
 from engine.paths import data_root, writing_to
 
 # A server that accepts the connection and then says nothing would otherwise be waited for without end.
@@ -40,7 +40,7 @@ def _digits_splits() -> tuple[dict[str, Split], str]:
     return {
         "train": Split(images[train], digits.target[train]),
         "test": Split(images[test], digits.target[test]),
-    }, "scikit-learn's load_digits; 20 % held out for testing, stratified by class, random_state 0"
+    }, "scikit-learn's load_digits; 20% held out for testing, stratified by class, random_state 0"
 
 
 def _torchvision_splits(name: str, source: Source) -> tuple[dict[str, Split], str]:
@@ -65,10 +65,9 @@ def _torchvision_splits(name: str, source: Source) -> tuple[dict[str, Split], st
                 raise ValueError(f"{len(split.images)} {split_name} images, but {len(split)} labels")
             if split.labels.min() < 0 or split.labels.max() >= len(source.classes):
                 raise ValueError(f"a {split_name} label is not one of the {len(source.classes)} classes")
-    except (RuntimeError, ValueError, AssertionError, EOFError, KeyError, IndexError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+    except (RuntimeError, ValueError, TypeError, AssertionError, EOFError, KeyError, IndexError) as error:
         raise LoupeError(
-            f"The files of {source.title} in {raw} cannot be read ({reason}). "
+            f"The files of {source.title} in {raw} cannot be read ({reason_of(error)}). "
             "They may be cut short: delete them and get the dataset again."
         ) from error
     return splits, f"torchvision.datasets.{source.torchvision}, read from {source.folder.as_posix()}"

@@ -50,7 +50,7 @@ def writing_to(folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise LoupeError(f"The disk that holds {folder} is full. Free some space and try again.") from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
             raise LoupeError(
                 f"{folder} cannot be written. Loupe keeps what it prepares there: make it writable, "
                 "or point LOUPE_DATA and LOUPE_RUNS at folders that are."

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from engine.errors import LoupeError
+from engine.errors import LoupeError, reason_of
 
 # 100 million pixels take 300 MB as RGB: more than cameras make, and what a small machine can spare.
 MAX_PIXELS = 100_000_000
@@ -23,14 +23,13 @@ def open_picture(source: Path | bytes, channels: int) -> np.ndarray:
     Raises LoupeError with the reason when it cannot be had.
     """
     try:
-        # Pillow is content with some files that are cut short; a warning of its is reason enough to refuse.
         with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            # Of odd metadata, and of sizes that Loupe has a limit of its own for.
             warnings.filterwarnings("ignore", module="PIL")
             return _open(source, channels)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except Image.DecompressionBombError as error:
         raise LoupeError(_too_large(None)) from error
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise LoupeError("There is no such file. Check its name and folder.") from None
     except IsADirectoryError:
         raise LoupeError("This is a folder. Name the pictures in it.") from None
@@ -42,7 +41,7 @@ def open_picture(source: Path | bytes, channels: int) -> np.ndarray:
         raise
     except Exception as error:  # decoders raise whatever the damage leads to
         raise LoupeError(
-            f"The picture is damaged or cut short ({str(error) or type(error).__name__}). Get a whole copy of the file."
+            f"The picture is damaged or cut short ({reason_of(error)}). Get a whole copy of the file."
         ) from error
 
 

@@ -1,13 +1,12 @@
 """What a run answered for each image of a split: gathered once, then viewed by pure functions."""
 
 import math
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from engine.errors import LoupeError
+from engine.errors import LoupeError, reason_of
 from engine.paths import replacing
 
 
@@ -75,7 +74,8 @@ def save_predictions(predictions: Predictions, path: Path) -> None:
 def load_predictions(path: Path) -> Predictions:
     """Read predictions; raises LoupeError when there are none or the file is damaged. Runs no code from it."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        # Opened here: NumPy leaves a file that it cannot read open.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             predictions = Predictions(
                 split=str(arrays["split"]),
                 probabilities=arrays["probabilities"],
@@ -93,9 +93,9 @@ def load_predictions(path: Path) -> Predictions:
             f"The run {path.parent.name} has no {path.name}: it did not get as far as its evaluation. "
             "Train it again, or choose another run."
         ) from None
-    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
+    except Exception as error:  # zipfile, zlib and NumPy raise whatever the damage leads to
         raise LoupeError(
-            f"{path.name} of the run {path.parent.name} is damaged ({error}). "
+            f"{path.name} of the run {path.parent.name} is damaged ({reason_of(error)}). "
             "Delete that file and evaluate the run again."
         ) from error
 

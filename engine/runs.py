@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -37,6 +38,12 @@ from engine.records import (
 ACTIVE = ("starting", "queued", "running")
 # A new run may take this long until its process has its lock.
 LAUNCH_SECONDS = 15
+WORKER_ENVIRONMENT = {
+    "PYTHONUNBUFFERED": "1",
+    # A thread that waits spins only this long. Left alone, OpenMP's threads spin so much longer that any other work
+    # on the machine, the browser that watches, say, slows a run on two cores to a fifth.
+    "GOMP_SPINCOUNT": "1000",
+}
 ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -145,7 +152,8 @@ class Run:
             ) from None
         except (OSError, ValueError) as error:
             raise LoupeError(
-                f"recipe.json of the run {self.id} cannot be used ({error}) Restore that file, or delete the run."
+                f"recipe.json of the run {self.id} cannot be used ({str(error).rstrip('.')}). "
+                "Restore that file, or delete the run."
             ) from error
 
     def write_recipe(self, recipe: Recipe) -> None:
@@ -198,6 +206,8 @@ class Run:
         if isinstance(history.last, Failed):
             return history.last.error
         if isinstance(history.last, Cancelled):
+            if self.checkpoint.exists():
+                return "Stopped before it went on from its last checkpoint. Resume it, and it does."
             return "Stopped before its first step, so there is no model. Start it again from its recipe."
         if status == "died":
             what = f"during epoch {len(history.epochs) + 1}" if history.started else "before training began"
@@ -245,22 +255,29 @@ def create_run(recipe: Recipe) -> Run:
 def launch(run: Run) -> None:
     """Start the process of a run, in a session of its own so that Ctrl+C on ours does not reach it.
 
-    Returns once the process has its lock, or has ended.
+    Returns once the process has logged that it is there, or has ended.
     """
     run.stop_file.unlink(missing_ok=True)
+    said = History(run.log, offset=run.log.stat().st_size if run.log.exists() else 0)
     with run.output.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "engine.worker", str(run.path)],
             cwd=PROJECT_ROOT,
-            env=child_environment() | {"PYTHONUNBUFFERED": "1"},
+            env=WORKER_ENVIRONMENT | child_environment(),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+    # Whoever launched it waits for its end: it is never left as a zombie.
+    threading.Thread(target=process.wait, daemon=True).start()
     deadline = time.monotonic() + LAUNCH_SECONDS
-    while process.poll() is None and not run.has_process() and time.monotonic() < deadline:
-        time.sleep(0.02)
+    try:
+        while process.poll() is None and said.read().last is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+    except KeyboardInterrupt:
+        run.request_stop()
+        raise
 
 
 def start(recipe: Recipe) -> Run:
@@ -299,12 +316,14 @@ def list_runs() -> list[Run]:
 
 def open_run(name: str) -> Run:
     """Find a run by its id, or by the path of its directory."""
-    path = runs_root() / name
-    if path.parent != runs_root():
-        path = path.resolve()
-    if path.parent == runs_root() and ID_PATTERN.fullmatch(path.name) and path.is_dir():
-        return Run(path)
-    newest = listed(run.id for run in list_runs()[:3])
+    # Compared, not looked up: the name may be anything, such as one too long for a file.
+    known = {run.path: run for run in list_runs()}
+    found = known.get(runs_root() / name)
+    if not found and "\0" not in name:
+        found = known.get(Path(name).resolve())
+    if found:
+        return found
+    newest = listed(run.id for run in list(known.values())[:3])
     raise LoupeError(f"There is no run {name!r} in {runs_root()}. The newest: {newest}.")
 
 
@@ -325,6 +344,12 @@ class Log:
         self._file = path.open("ab")
         if path.stat().st_size and not path.read_bytes().endswith(b"\n"):
             self._file.write(b"\n")  # after a crash in mid-line
+
+    def __enter__(self) -> "Log":
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        self._file.close()
 
     def append(self, record: Record) -> None:
         self._file.write(to_line(record).encode())

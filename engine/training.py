@@ -150,6 +150,8 @@ class Training:
 
     def report_epoch(self, validation: dict[str, Any]) -> Epoch:
         """Close the epoch; its weights become the best if its validation accuracy is highest (then: loss lowest)."""
+        if validation["val_loss"] is not None:
+            self._require_finite(validation["val_loss"])
         figures, self.epoch_figures, self.step_figures = self.epoch_figures, Figures.none(), Figures.none()
         self.epoch += 1
         epoch = Epoch(self.step, self.epoch, train_seconds=self.train_seconds, **validation, **self._means(figures))
@@ -161,13 +163,17 @@ class Training:
 
     def _means(self, figures: Figures) -> dict[str, float]:
         means = figures.means()
-        if not math.isfinite(means["train_loss"]):
+        self._require_finite(means["train_loss"])
+        return means | {"learning_rate": self.learning_rate}
+
+    def _require_finite(self, loss: float) -> None:
+        """Raise LoupeError for a loss that is no number: training has diverged."""
+        if not math.isfinite(loss):
             raise LoupeError(
                 f"The loss was no longer a finite number at step {self.step:,}: training has diverged. "
                 f"Start again with a lower learning_rate, say {self.recipe.learning_rate / 10:g} "
                 f"in place of {self.recipe.learning_rate:g}."
             )
-        return means | {"learning_rate": self.learning_rate}
 
     @property
     def learning_rate(self) -> float:
@@ -180,9 +186,14 @@ def hold_back(count: int, recipe: Recipe) -> tuple[Tensor, Tensor]:
 
     Drawn as torch.utils.data.random_split draws, so that a tutorial's split is had with its seed.
     """
-    held_back = round(count * recipe.validation_share)
-    if not held_back:
+    if not recipe.validation_share:
         return torch.arange(count), torch.arange(0)
+    held_back = round(count * recipe.validation_share)
+    if not 0 < held_back < count:
+        raise LoupeError(
+            f"validation_share is {recipe.validation_share:g}, which holds back {held_back} of the {count} training "
+            "images: it must leave at least one to train on and one to validate on. Set it to 0.1, say, or to 0."
+        )
     order = torch.randperm(count, generator=torch.Generator().manual_seed(recipe.split_seed))
     return order[:-held_back], order[-held_back:]
 

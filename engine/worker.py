@@ -34,8 +34,7 @@ class _CancelledError(Exception):
 
 def execute(run: Run) -> None:
     """Execute a run from its recipe to its last record, whatever comes."""
-    with run.lock():
-        log = Log(run.log)
+    with run.lock(), Log(run.log) as log:
         try:
             _prepare(run, log)
             _train_in_turn(run, log)
@@ -115,6 +114,8 @@ def _train(run: Run, log: Log) -> None:
     training = Training(recipe, dataset, torch.device(recipe.device))
     if run.checkpoint.exists():
         load_checkpoint(run, training, dataset)
+        for split in ("train", "val", "test"):  # those of the weights that are about to change
+            run.predictions(split).unlink(missing_ok=True)
         log.append(Resumed(training.step))
     log.append(
         Started(
@@ -163,13 +164,15 @@ def load_checkpoint(run: Run, training: Training, dataset: Dataset) -> None:
     import torch
 
     try:
-        state = torch.load(run.checkpoint, map_location=training.device, weights_only=True)
+        # On the CPU, where random states must be; the rest is copied to wherever the model is.
+        state = torch.load(run.checkpoint, map_location="cpu", weights_only=True)
+        fingerprint = state["fingerprint"]
     except Exception as error:  # torch raises whatever the damage leads to
         raise LoupeError(
             f"checkpoint.pt of the run {run.id} cannot be used: it is damaged, or holds more than data "
             f"({type(error).__name__}). Nothing in it was run. Delete that file and start the recipe again."
         ) from error
-    if state["fingerprint"] != dataset.fingerprint:
+    if fingerprint != dataset.fingerprint:
         raise LoupeError(
             f"The dataset {dataset.name} has changed since the run {run.id} began, so it cannot go on. "
             "Bring the old dataset back, or start the recipe again."

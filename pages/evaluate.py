@@ -19,7 +19,7 @@ def headline(run: Run, predictions: Predictions) -> None:
     mistakes.metric("Mistakes", f"{len(predictions) - right:,}")
     mistakes.caption(f"of {len(predictions):,} images")
     figures = published(run.recipe)
-    reference.metric("Published", f"{figures['test_accuracy']:.2%}" if figures else "–")
+    reference.metric("Published", f"{figures['test_accuracy']:.2%}" if figures else "-")
     if figures:
         reference.caption(str(figures["source"]))
     else:
@@ -29,17 +29,14 @@ def headline(run: Run, predictions: Predictions) -> None:
 def matrix(run: Run, predictions: Predictions) -> None:
     """Show the confusion matrix; a click on a cell opens the gallery on its images."""
     st.subheader("Confusion matrix")
-    shown = st.segmented_control(
-        "Cells show", ("counts", "shares of the row"), default="counts", key="cells", required=True
-    )
+    shares = st.toggle("Shares of each row, in percent", key="shares")
     # A counter in the key clears the selection, so that coming back does not open the gallery again.
     clicks = st.session_state.setdefault("matrix_clicks", 0)
     event = st.altair_chart(
         confusion_chart(
             confusion_matrix(predictions),
             predictions.classes,
-            shares=shown != "counts",
-            dark=st.context.theme.type == "dark",
+            shares=shares,
         ),
         on_select="rerun",
         key=f"matrix-{run.id}-{clicks}",
@@ -49,7 +46,8 @@ def matrix(run: Run, predictions: Predictions) -> None:
         st.session_state.matrix_clicks = clicks + 1
         go("gallery", run=run.id, true=cells[0]["true"], predicted=cells[0]["predicted"], show="all")
     st.caption(
-        "Rows are true classes, columns predicted ones; a cell's shade is its share of the row. Click a cell to see its images."
+        "Rows are true classes, columns predicted ones; a cell's shade is its share of the row. "
+        "Click a cell to see its images."
     )
 
 
@@ -57,20 +55,21 @@ def classes(run: Run, per_class: list[dict]) -> None:
     st.subheader("Each class")
     st.plotly_chart(recall_bars(per_class), config=CONFIG, key="recall")
     st.caption(
-        "Share of each class's images that were recognised (its recall, or per-class accuracy), with 95 % intervals."
+        "Share of each class's images that were recognised: its recall, also called per-class accuracy. "
+        "Whiskers: 95% intervals."
     )
     table = pd.DataFrame(per_class)
-    percent = {
-        name: st.column_config.NumberColumn(name.capitalize(), format="percent") for name in ("precision", "recall")
-    }
+    table[["precision", "recall", "f1"]] *= 100
+    number = st.column_config.NumberColumn
     st.dataframe(
         table,
         hide_index=True,
         column_config={
             "class": "Class",
-            **percent,
-            "f1": st.column_config.NumberColumn("F1", format="%.4f", help="Harmonic mean of precision and recall."),
-            "support": st.column_config.NumberColumn("Images", format="localized"),
+            "precision": number("Precision", format="%.2f%%", help="Share of the images so answered that are of it."),
+            "recall": number("Recall", format="%.2f%%", help="Share of its images that were recognised."),
+            "f1": number("F1", format="%.2f%%", help="Harmonic mean of precision and recall."),
+            "support": number("Images", format="localized"),
         },
     )
 

@@ -83,9 +83,8 @@ except LoupeError as error:
 counts = dataset.class_counts()
 totals = " and ".join(f"{sum(numbers):,} {split} images" for split, numbers in counts.items())
 height, width, channels = dataset.image_shape
-st.markdown(
-    f"**{totals}** of {len(dataset.classes)} classes, {width} x {height} pixels, {'grey' if channels == 1 else 'colour'}."
-)
+colour = "grey" if channels == 1 else "colour"
+st.markdown(f"**{totals}** of {len(dataset.classes)} classes, {width} x {height} pixels, {colour}.")
 st.subheader("Class counts")
 st.plotly_chart(class_counts(dataset.classes, counts), config=CONFIG, key="counts")
 smallest, largest = min(counts["train"]), max(counts["train"])

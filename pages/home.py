@@ -38,6 +38,7 @@ else:
         on_select="rerun",
         selection_mode="single-row",
         key="recent",
+        placeholder="",
         **run_table_columns(),
     )
     st.caption("Select a row to open that run.")

@@ -40,6 +40,7 @@ picked = st.dataframe(
     hide_index=True,
     on_select="rerun",
     selection_mode="multi-row",
+    placeholder="",
     key=f"runs-{st.session_state.get('table_version', 0)}",
     **run_table_columns(),
 )

@@ -1,3 +1,6 @@
+import math
+from typing import Any
+
 import streamlit as st
 
 from engine.catalogue import CATALOGUE
@@ -62,16 +65,20 @@ def choose_recipe() -> Recipe:
     base = RECIPES[name]
     common = [field for field in FIELDS if FIELDS[field].metadata["common"]]
     rest = [field for field in FIELDS if not FIELDS[field].metadata["common"] and field != "name"]
-    values = {}
-    for field, column in zip(common, [c for _ in range(3) for c in st.columns(3)], strict=False):
-        with column:
-            values[field] = field_widget(base, field, dataset if field == "dataset" else None)
+    values = field_widgets(base, common, dataset)
     with st.expander("All other settings"):
-        columns = [c for _ in range((len(rest) + 2) // 3) for c in st.columns(3)]
-        for field, column in zip(rest, columns, strict=False):
-            with column:
-                values[field] = field_widget(base, field)
+        values |= field_widgets(base, rest)
     return change(base, values)
+
+
+def field_widgets(base: Recipe, names: list[str], dataset: str | None = None) -> dict[str, Any]:
+    """Show fields, three in a row; returns their values."""
+    values = {}
+    for first in range(0, len(names), 3):
+        for name, column in zip(names[first : first + 3], st.columns(3), strict=False):
+            with column:
+                values[name] = field_widget(base, name, dataset if name == "dataset" else None)
+    return values
 
 
 def field_widget(base: Recipe, field: str, wanted: str | None = None):
@@ -80,11 +87,8 @@ def field_widget(base: Recipe, field: str, wanted: str | None = None):
     default = getattr(base, field)
     unit = f" ({about['unit']})" if about["unit"] else ""
     label = field.replace("_", " ").capitalize() + unit
-    settings = {
-        "key": f"{base.name}:{field}",
-        "help": f"{about['help']} The recipe's: {default}.",
-        "persist_state": "session",
-    }
+    help = f"{about['help']} The recipe's value: {default}."
+    settings: dict[str, Any] = {"key": f"{base.name}:{field}", "help": help, "persist_state": "session"}
     choices = list(CATALOGUE) if field == "dataset" else about["choices"]
     if choices:
         titles = {name: source.title for name, source in CATALOGUE.items()} if field == "dataset" else {}
@@ -96,7 +100,8 @@ def field_widget(base: Recipe, field: str, wanted: str | None = None):
         )
     low, high = about["low"], about["high"]
     if TYPES[field] is float:
-        return st.number_input(label, float(low), float(high), float(default), step=None, format="%.6g", **settings)
+        step = 10.0 ** math.floor(math.log10(default)) if default else 0.01
+        return st.number_input(label, float(low), float(high), default, step=step, format="%.6g", **settings)
     return st.number_input(label, low, high, default, **settings)
 
 

@@ -1,19 +1,30 @@
 """The charts: Plotly in the theme's colours, but for the confusion matrix, whose cells must be clicked (Altair)."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import altair as alt
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+import streamlit as st
 
 from engine.predictions import wilson_interval
 from engine.runs import History
 
-# Safe for colour-blind eyes, and never the only sign.
+# Right and wrong: safe for colour-blind eyes, and never the only sign.
 RIGHT, WRONG = "#009E73", "#D55E00"
-TRAIN, VALIDATION = "#0072B2", "#D55E00"
+PAPER, INK = "#FBFAF7", "#1D1B18"
 CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"]}
+
+
+def is_dark() -> bool:
+    return st.context.theme.type == "dark"
+
+
+def _colours() -> tuple[str, str]:
+    """Return the theme's first two categorical colours, as in config.toml: for training and for validation."""
+    return ("#56B4E9", "#E69F00") if is_dark() else ("#0072B2", "#D55E00")
 
 
 def _style(figure: go.Figure, *, height: int, x: str, y: str, legend: bool = False) -> go.Figure:
@@ -34,15 +45,16 @@ def curves(history: History, metric: str) -> go.Figure:
     metric: ``loss`` or ``accuracy``.
     """
     per_epoch = history.started.steps_per_epoch if history.started else 1
-    scale, unit = (100, " %") if metric == "accuracy" else (1, "")
+    training, validation = _colours()
+    scale, unit = (100, "%") if metric == "accuracy" else (1, "")
     figure = go.Figure()
     figure.add_scatter(
         x=[step.step / per_epoch for step in history.steps],
         y=[scale * getattr(step, f"train_{metric}") for step in history.steps],
         name="training, running",
         mode="lines",
-        line={"color": TRAIN, "width": 1},
-        opacity=0.55,
+        line={"color": training, "width": 1},
+        opacity=0.6,
     )
     ends = [epoch.step / per_epoch for epoch in history.epochs]
     figure.add_scatter(
@@ -50,7 +62,7 @@ def curves(history: History, metric: str) -> go.Figure:
         y=[scale * getattr(epoch, f"train_{metric}") for epoch in history.epochs],
         name="training, epoch mean",
         mode="lines+markers",
-        line={"color": TRAIN},
+        line={"color": training},
     )
     if any(epoch.val_loss is not None for epoch in history.epochs):
         figure.add_scatter(
@@ -58,7 +70,7 @@ def curves(history: History, metric: str) -> go.Figure:
             y=[scale * getattr(epoch, f"val_{metric}") for epoch in history.epochs],
             name="validation",
             mode="lines+markers",
-            line={"color": VALIDATION, "dash": "dash"},
+            line={"color": validation, "dash": "dash"},
             marker={"symbol": "square"},
         )
     _style(figure, height=300, x="epoch", y=f"{metric}{' (%)' if unit else ' (nats)'}", legend=True)
@@ -94,21 +106,24 @@ def recall_bars(per_class: list[dict]) -> go.Figure:
                 "array": [100 * (high - recall) for recall, (_, high) in zip(recalls, low_high, strict=True)],
                 "arrayminus": [100 * (recall - low) for recall, (low, _) in zip(recalls, low_high, strict=True)],
                 "thickness": 1.2,
+                "color": PAPER if is_dark() else INK,
             },
             customdata=[row["support"] for row in per_class],
-            hovertemplate="%{x}: %{y:.2f} % of %{customdata:,}<extra></extra>",
-            marker_color=TRAIN,
+            text=[f"{recall:.1%}" for recall in recalls],
+            textposition="inside",
+            insidetextanchor="start",
+            hovertemplate="%{x}: %{y:.2f}% of %{customdata:,}<extra></extra>",
+            marker_color=_colours()[0],
         )
     )
-    lowest = min((low for low, _ in low_high), default=0)
-    figure.update_yaxes(range=[max(0, 100 * lowest - 5), 101]).update_xaxes(type="category")
+    figure.update_yaxes(range=[0, 105]).update_xaxes(type="category")
     return _style(figure, height=300, x="class", y="right (%)")
 
 
 def probability_bars(probabilities: list[dict], true: str | None = None) -> go.Figure:
     """Draw the most probable classes of one image; the true one in green, the others not."""
     rows = probabilities[::-1]
-    colours = [RIGHT if row["label"] == true else TRAIN if true is None else WRONG for row in rows]
+    colours = [RIGHT if row["label"] == true else _colours()[0] if true is None else WRONG for row in rows]
     figure = go.Figure(
         go.Bar(
             x=[100 * row["confidence"] for row in rows],
@@ -117,14 +132,14 @@ def probability_bars(probabilities: list[dict], true: str | None = None) -> go.F
             marker_color=colours,
             text=[f"{row['confidence']:.1%}" for row in rows],
             textposition="auto",
-            hovertemplate="%{y}: %{x:.2f} %<extra></extra>",
+            hovertemplate="%{y}: %{x:.2f}%<extra></extra>",
         )
     )
     figure.update_xaxes(range=[0, 100]).update_yaxes(type="category")
     return _style(figure, height=40 + 34 * len(rows), x="probability (%)", y="")
 
 
-def confusion_chart(matrix: np.ndarray, classes: Sequence[str], *, shares: bool, dark: bool) -> alt.LayerChart:
+def confusion_chart(matrix: np.ndarray, classes: Sequence[str], *, shares: bool) -> alt.LayerChart | alt.FacetChart:
     """Draw the confusion matrix, each cell clickable: selection ``cell`` with fields ``true`` and ``predicted``.
 
     shares: write each cell as a share of its row, in percent, not as a count. Its shade is that share either way.
@@ -149,7 +164,7 @@ def confusion_chart(matrix: np.ndarray, classes: Sequence[str], *, shares: bool,
     )
     table.loc[table.images == 0, "text"] = ""
     scale = alt.Scale(paddingInner=0, paddingOuter=0, round=True)
-    axis = {"labelOverlap": True, "grid": False, "ticks": False, "domain": False}
+    axis: dict[str, Any] = {"labelOverlap": True, "grid": False, "ticks": False, "domain": False}
     base = alt.Chart(table).encode(
         x=alt.X(
             "predicted:O",
@@ -170,13 +185,12 @@ def confusion_chart(matrix: np.ndarray, classes: Sequence[str], *, shares: bool,
         ],
     )
     cells = cells.add_params(alt.selection_point(name="cell", fields=["true", "predicted"], empty=False))
-    chart = alt.layer(cells)
+    layers: list[alt.Chart] = [cells]
     if len(classes) <= 20:
-        paper, ink = "#FBFAF7", "#1D1B18"
-        strong, weak = (ink, paper) if dark else (paper, ink)
+        strong, weak = (INK, PAPER) if is_dark() else (PAPER, INK)
         text = base.mark_text(fontSize=12, tooltip=None).encode(
             text="text:N",
             color=alt.condition("datum.shade > 0.5", alt.ColorValue(strong), alt.ColorValue(weak)),
         )
-        chart = alt.layer(cells, text)
-    return chart.properties(height=max(360, min(720, 36 * len(classes) + 60)))
+        layers.append(text)
+    return alt.layer(*layers).properties(height=max(360, min(720, 36 * len(classes) + 60)))

@@ -8,7 +8,8 @@ from engine.runs import ACTIVE, History, Run
 from ui.charts import CONFIG, curves
 from ui.tables import SPLIT_NAMES, STATUS_ICONS, duration
 
-POLL_SECONDS = 0.5
+# Every open tab polls, and on a small machine it takes from the training that it watches.
+POLL_SECONDS = {"starting": 0.5, "queued": 1.0, "running": 1.0}
 
 
 def show_run(run: Run) -> str:
@@ -17,16 +18,15 @@ def show_run(run: Run) -> str:
     if history is None or history.path != run.log:
         history = st.session_state.watched_history = run.history()
     status = run.status(history.read())
-    # No timer for a run that has ended: every open tab polls.
-    st.fragment(_panel, run_every=POLL_SECONDS if status in ACTIVE else None)(run, status)
+    st.fragment(_panel, run_every=POLL_SECONDS.get(status))(run, status)
     return status
 
 
 def _panel(run: Run, drawn_status: str) -> None:
     history: History = st.session_state.watched_history
     status = run.status(history.read())
-    if drawn_status in ACTIVE and status not in ACTIVE:
-        st.rerun()  # the whole page: the timer goes, and what is offered changes
+    if status != drawn_status:
+        st.rerun()  # the whole page: the timer changes or goes, and so does what is offered
     with st.container(border=True):
         heading, button = st.columns([4, 1], vertical_alignment="center")
         heading.markdown(f"{STATUS_ICONS[status]} **{run.id}** · {status}")
@@ -81,23 +81,21 @@ def _figures(run: Run, history: History) -> None:
     source = ended or position
     if not source or not history.started:
         return
-    loss, accuracy, validation, pace, test = st.columns(5)
-    loss.metric("Training loss", _number(source.train_loss), help="Cross-entropy in nats, mean over the latest steps.")
-    accuracy.metric("Training accuracy", _percent(source.train_accuracy), help="Of the images in the latest steps.")
-    best = max((epoch.val_accuracy for epoch in history.epochs if epoch.val_accuracy is not None), default=None)
-    validation.metric(
-        "Validation, best",
-        _percent(best),
-        help=f"Highest accuracy so far on the {history.started.val_count:,} images that are held back from training."
-        if history.started.val_count
-        else "This recipe holds no images back for validation.",
-    )
-    pace.metric("Pace", f"{source.images_per_second:,.0f}/s", help="Training images a second, validation left out.")
-    test.metric(
-        "Test accuracy",
-        _percent(ended.test_accuracy if ended else None),
-        help=f"On {history.started.test_count:,} test images, once, at the end: nothing is chosen by it.",
-    )
+    shown = [
+        ("Training loss", f"{source.train_loss:.4f}", "Cross-entropy in nats, mean over the latest steps."),
+        ("Training accuracy", f"{source.train_accuracy:.2%}", "Of the images in the latest steps."),
+        ("Pace", f"{source.images_per_second:,.0f}/s", "Training images a second, validation left out."),
+    ]
+    if history.started.val_count:
+        best = max((epoch.val_accuracy for epoch in history.epochs if epoch.val_accuracy is not None), default=None)
+        about = f"Highest so far, on the {history.started.val_count:,} images that are held back from training."
+        shown.append(("Validation, best", "..." if best is None else f"{best:.2%}", about))
+    if history.started.test_count:
+        test = ended.test_accuracy if ended else None
+        about = f"On {history.started.test_count:,} test images, once, at the end: nothing is chosen by it."
+        shown.append(("Test accuracy", "..." if test is None else f"{test:.2%}", about))
+    for column, (label, value, about) in zip(st.columns(len(shown)), shown, strict=True):
+        column.metric(label, value, help=about)
     if ended:
         figures = published(run.recipe)
         reference = f" Published: {figures['test_accuracy']:.2%} ({figures['source']})." if figures else ""
@@ -105,11 +103,3 @@ def _figures(run: Run, history: History) -> None:
             f"{duration(ended.train_seconds)} of training, {ended.epochs} of {history.started.epochs} epochs finished. "
             f"Kept: {ended.kept}.{reference}"
         )
-
-
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{share:.2%}"
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}"

@@ -1,5 +1,6 @@
 """The pages, and the choices that they share. Choices live in the URL, so that a link shows the same view."""
 
+from collections.abc import Callable
 from typing import Never
 
 import streamlit as st
@@ -9,7 +10,7 @@ from engine.dataset import open_dataset
 from engine.errors import LoupeError
 from engine.predictions import Predictions
 from engine.runs import ACTIVE, Run, list_runs, open_run
-from ui.tables import SPLIT_NAMES, history_of, label, predictions_of
+from ui.tables import SPLIT_NAMES, STATUS_ICONS, history_of, label, predictions_of, summarize
 
 PAGES = {
     "home": st.Page("pages/home.py", title="Home", icon=":material/home:", default=True),
@@ -34,8 +35,27 @@ def link(page: str, text: str, **choices: str) -> None:
 
 def choose_dataset() -> str:
     """Let the person choose a dataset in the sidebar."""
+    return _choose("Dataset", "dataset", list(CATALOGUE), lambda name: CATALOGUE[name].title)
+
+
+def _choose(text: str, key: str, options: list[str], format_func: Callable[[str], str]) -> str:
+    """Show a choice in the sidebar that is always in the URL, and kept when the URL of another page lacks it.
+
+    Streamlit's own binding would write the label, not the option, and leave out the first.
+    """
+    asked = st.query_params.get(key)
+    if asked in options:
+        st.session_state[key] = asked
+    elif st.session_state.get(key) not in options:
+        st.session_state[key] = options[0]
+    st.query_params[key] = st.session_state[key]
     return st.sidebar.selectbox(
-        "Dataset", list(CATALOGUE), format_func=lambda name: CATALOGUE[name].title, key="dataset", bind="query-params"
+        text,
+        options,
+        format_func=format_func,
+        key=key,
+        persist_state="session",
+        on_change=lambda: st.query_params.update({key: st.session_state[key]}),
     )
 
 
@@ -52,7 +72,11 @@ def choose_run() -> Run:
         st.info("There is no trained model yet. The quick start trains one in under a minute.", icon=":material/info:")
         link("home", "Go to the quick start")
         st.stop()
-    return open_run(st.sidebar.selectbox("Run", names, format_func=label, key="run", bind="query-params"))
+    run = open_run(_choose("Run", "run", names, label))
+    summary = summarize(run)
+    how = "" if summary["accuracy"] is None else f", {summary['accuracy']:.2%} of {summary['count']}"
+    st.sidebar.caption(f"{STATUS_ICONS[summary['status']]} {summary['status']}{how}")
+    return run
 
 
 def open_predictions(run: Run) -> Predictions:

@@ -76,10 +76,12 @@ def made(run: Run) -> datetime:
 
 
 def label(name: str) -> str:
-    """Describe a run in one line: recipe, when it was made, and how it did."""
-    summary = summarize(open_run(name))
-    how = summary["status"] if summary["accuracy"] is None else f"{summary['accuracy']:.2%}"
-    return f"{summary['recipe']} · {summary['when']:%d %b %H:%M:%S} · {how}"
+    """Describe a run in a few words that fit the sidebar."""
+    try:
+        summary = summarize(open_run(name))
+    except LoupeError:  # deleted a moment ago
+        return name
+    return f"{summary['recipe']}, {summary['when']:%d %b %H:%M:%S}"
 
 
 def run_table(most: int | None = None) -> pd.DataFrame:
@@ -96,10 +98,8 @@ def run_table_columns() -> dict:
             "when": column.DatetimeColumn("Made", format="D MMM YYYY, HH:mm:ss"),
             "recipe": "Recipe",
             "status": "Status",
-            "curve": column.LineChartColumn(
-                "Training accuracy", y_min=0, y_max=1, help="Running, by step, 0 to 100 %."
-            ),
-            "percent": column.NumberColumn("Accuracy", format="%.2f %%", help="On the images of the next column."),
+            "curve": column.LineChartColumn("Training accuracy", y_min=0, y_max=1, help="Running, by step, 0 to 100%."),
+            "percent": column.NumberColumn("Accuracy", format="%.2f%%", help="On the images of the next column."),
             "count": "Of",
             "epochs": column.NumberColumn("Epochs", help="Finished ones."),
             "seconds": column.NumberColumn("Training time", format="%.1f s", help="Time in training steps."),
@@ -110,7 +110,7 @@ def run_table_columns() -> dict:
 def in_words(successes: int, count: int) -> str:
     """Say a share with its denominator and its interval."""
     low, high = wilson_interval(successes, count)
-    return f"{successes:,} of {count:,}, 95 % interval {low:.2%} to {high:.2%}"
+    return f"{successes:,} of {count:,}, 95% interval {low:.2%} to {high:.2%}"
 
 
 def duration(seconds: float) -> str:

@@ -1,0 +1,124 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from engine.dataset import Dataset, Split
+from engine.preprocessing import SCALINGS, Preprocess, Preprocessing, preprocessing_for
+from engine.recipes import FIELDS
+
+
+def dataset_of(images: np.ndarray) -> Dataset:
+    splits = {"train": Split(images, np.zeros(len(images), np.int64))}
+    # Were it to be measured too, these would move the mean to white.
+    splits["test"] = Split(np.full_like(images, 255), np.zeros(len(images), np.int64))
+    return Dataset("drawn", ("thing",), splits, "drawn", "0")
+
+
+def random_images(count: int = 5, height: int = 6, width: int = 4, channels: int = 3) -> np.ndarray:
+    return np.random.randint(0, 256, (count, height, width, channels)).astype(np.uint8)
+
+
+def apply(preprocessing: Preprocessing, images: np.ndarray) -> torch.Tensor:
+    return Preprocess(preprocessing)(torch.from_numpy(images))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("scaling", SCALINGS)
+def test_scaling_is_that_of_torchvision(scaling, channels):
+    from torchvision import transforms
+
+    images = random_images(channels=channels)
+    preprocessing = preprocessing_for(dataset_of(images), scaling)
+    theirs = {
+        "unit": transforms.ToTensor(),
+        "half": transforms.Compose([transforms.ToTensor(), transforms.Normalize([0.5] * channels, [0.5] * channels)]),
+        "dataset": transforms.Compose(
+            [
+                transforms.ToTensor(),
+                transforms.Normalize(images.mean(axis=(0, 1, 2)) / 255, images.std(axis=(0, 1, 2)) / 255),
+            ]
+        ),
+    }[scaling]
+    expected = torch.stack([theirs(image) for image in images])
+
+    seen = apply(preprocessing, images)
+    assert seen.dtype == torch.float32
+    torch.testing.assert_close(seen, expected.float(), rtol=0, atol=2e-6)
+
+
+def test_the_ends_of_the_scale():
+    ends = np.array([0, 255], np.uint8).reshape(1, 1, 2, 1)
+    for scaling, expected in (("unit", [0, 1]), ("half", [-1, 1])):
+        seen = apply(preprocessing_for(dataset_of(ends), scaling), ends).flatten()
+        torch.testing.assert_close(seen, torch.tensor(expected, dtype=torch.float32), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("count", "channels"), [(1, 1), (5, 3), (4097, 3), (8192, 1)])
+def test_mean_and_deviation_of_a_dataset_are_numpys(count, channels):
+    images = random_images(count, channels=channels)
+    images[: count // 2] //= 3  # blocks that differ
+    preprocessing = preprocessing_for(dataset_of(images), "dataset")
+    values = images.astype(np.float64) / 255
+    np.testing.assert_allclose(preprocessing.mean, values.mean(axis=(0, 1, 2)), rtol=1e-12)
+    np.testing.assert_allclose(preprocessing.deviation, values.std(axis=(0, 1, 2)), rtol=1e-9)
+
+
+@pytest.mark.parametrize("level", [0, 77, 255])
+def test_of_blank_images_the_mean_is_taken_and_nothing_is_divided_by_zero(level):
+    images = random_images()
+    images[..., 1] = level
+    preprocessing = preprocessing_for(dataset_of(images), "dataset")
+    assert preprocessing.deviation[1] == 1
+    assert min(preprocessing.deviation[0], preprocessing.deviation[2]) < 0.5
+    seen = apply(preprocessing, images)
+    torch.testing.assert_close(seen[:, 1], torch.zeros_like(seen[:, 1]), rtol=0, atol=1e-6)
+
+
+def preprocessing_of(height: int, width: int, channels: int) -> Preprocessing:
+    return Preprocessing(height, width, channels, (0.0,) * channels, (1.0,) * channels, ("thing",))
+
+
+@pytest.mark.parametrize(("height", "width"), [(3, 2), (12, 8), (5, 9), (1, 1)])
+def test_other_sizes_are_brought_to_the_models(height, width):
+    images = torch.from_numpy(random_images())
+    expected = functional.interpolate(
+        images.permute(0, 3, 1, 2).float(), (height, width), mode="bilinear", antialias=True, align_corners=False
+    )
+    preprocess = Preprocess(preprocessing_of(height, width, 3))
+    torch.testing.assert_close(preprocess.resize(images), expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(preprocess(images), expected / 255, rtol=0, atol=1e-6)
+
+
+def test_the_models_own_size_is_left_alone():
+    images = torch.from_numpy(random_images())
+    resized = Preprocess(preprocessing_of(6, 4, 3)).resize(images)
+    assert resized.dtype == torch.uint8
+    assert torch.equal(resized, images.permute(0, 3, 1, 2))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [(6, 4), (12, 10)], ids=["own size", "resized"])
+def test_memory_is_laid_out_channels_last(size, channels):
+    seen = apply(preprocessing_of(*size, channels), random_images(channels=channels))
+    assert seen.shape == (5, channels, *size)
+    assert seen.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_it_survives_json():
+    preprocessing = Preprocessing(6, 4, 3, (0.1, 0.2, 0.3), (1.0, 0.5, 1 / 3), ("one", "zwölf"))
+    written = json.dumps(preprocessing.as_dict())
+    again = Preprocessing.from_dict(json.loads(written))
+    assert again == preprocessing
+    assert hash(again) == hash(preprocessing)  # tuples again, not lists
+
+
+def test_what_it_keeps_is_of_the_dataset():
+    preprocessing = preprocessing_for(dataset_of(random_images(channels=1)), "half")
+    assert preprocessing == Preprocessing(6, 4, 1, (0.5,), (0.5,), ("thing",))
+
+
+def test_every_scaling_of_a_recipe_is_there():
+    assert set(SCALINGS) == set(FIELDS["scaling"].metadata["choices"])

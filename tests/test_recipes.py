@@ -1,0 +1,214 @@
+import json
+import math
+from dataclasses import replace
+
+import pytest
+
+from engine.catalogue import CATALOGUE
+from engine.errors import LoupeError
+from engine.recipes import (
+    ABOUT,
+    FIELDS,
+    MACHINE_FIELDS,
+    MODELS,
+    PUBLISHED,
+    RECIPES,
+    Recipe,
+    change,
+    find_recipe,
+    from_dict,
+    published,
+)
+
+LENET5 = RECIPES["mnist-lenet5"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("model", "lenet6", "model is 'lenet6', but must be one of convnet, lenet5 and mlp."),
+        ("optimizer", "Adam", "optimizer is 'Adam', but must be one of sgd, adam and adamw."),
+        ("epochs", 2.0, "epochs is 2.0, but must be a whole number."),
+        ("epochs", True, "epochs is True, but must be a whole number."),
+        ("epochs", None, "epochs is None, but must be a whole number."),
+        ("learning_rate", True, "learning_rate is True, but must be a number."),
+        ("learning_rate", "0.1", "learning_rate is '0.1', but must be a number."),
+        ("shuffle", 1, "shuffle is 1, but must be true or false."),
+        ("shuffle", "true", "shuffle is 'true', but must be true or false."),
+        ("dataset", 7, "dataset is 7, but must be a word."),
+        ("model", ["mlp"], "model is ['mlp'], but must be a word."),
+        ("epochs", 0, "epochs is 0, but must be between 1 and 10000."),
+        ("epochs", 10_001, "epochs is 10001, but must be between 1 and 10000."),
+        ("batch_size", -1, "batch_size is -1, but must be between 1 and 65536."),
+        ("learning_rate", 0, "learning_rate is 0.0, but must be between 1e-08 and 100.0."),
+        ("validation_share", 0.95, "validation_share is 0.95, but must be between 0.0 and 0.9."),
+        ("momentum", 1.0, "momentum is 1.0, but must be between 0.0 and 0.9999."),
+        ("seed", 2**31, "seed is 2147483648, but must be between 0 and 2147483647."),
+        ("learning_rate", math.nan, "learning_rate is nan, but must be between 1e-08 and 100.0."),
+        ("learning_rate", math.inf, "learning_rate is inf, but must be between 1e-08 and 100.0."),
+        ("weight_decay", -math.inf, "weight_decay is -inf, but must be between 0.0 and 10.0."),
+    ],
+)
+def test_an_impossible_value_is_refused_with_the_possible_ones(field, value, message):
+    with pytest.raises(LoupeError) as refused:
+        Recipe(**{field: value})
+    assert str(refused.value) == message
+
+
+@pytest.mark.parametrize("name", [name for name, about in FIELDS.items() if about.metadata["low"] is not None])
+def test_limits_themselves_are_possible(name):
+    for limit in ("low", "high"):
+        value = FIELDS[name].metadata[limit]
+        settings = {name: type(FIELDS[name].default)(value)}
+        assert getattr(Recipe(**settings), name) == value
+
+
+def test_a_whole_number_will_do_for_a_number():
+    assert Recipe(learning_rate=1).learning_rate == 1
+
+
+def test_fields_that_need_each_other():
+    with pytest.raises(LoupeError, match=r"^keep is 'best', which needs validation images .* validation_share is 0\."):
+        Recipe(keep="best")
+    with pytest.raises(LoupeError, match=r"^nesterov needs momentum, but momentum is 0\."):
+        Recipe(nesterov=True, momentum=0.0)
+    assert Recipe(keep="best", validation_share=0.1, nesterov=True)
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "value"),
+    [
+        ("epochs", "12", 12),
+        ("epochs", " 12 ", 12),
+        ("learning_rate", "3e-4", 0.0003),
+        ("learning_rate", "1", 1.0),
+        ("shuffle", "false", False),
+        ("shuffle", "True", True),
+        ("model", "mlp", "mlp"),
+        ("epochs", 12, 12),
+    ],
+)
+def test_text_becomes_a_value(field, text, value):
+    changed = getattr(change(Recipe(), {field: text}), field)
+    assert (changed, type(changed)) == (value, type(value))
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "expected"),
+    [
+        ("epochs", "many", "a whole number"),
+        ("epochs", "2.5", "a whole number"),
+        ("epochs", "1e2", "a whole number"),
+        ("epochs", "", "a whole number"),
+        ("epochs", "true", "a whole number"),
+        ("learning_rate", "nan", "a number"),
+        ("learning_rate", "inf", "a number"),
+        ("learning_rate", "1e999", "a number"),
+        ("learning_rate", "0,1", "a number"),
+        ("shuffle", "1", "true or false"),
+        ("shuffle", "yes", "true or false"),
+        ("shuffle", "", "true or false"),
+    ],
+)
+def test_text_that_is_no_value_is_refused(field, text, expected):
+    with pytest.raises(LoupeError) as refused:
+        change(Recipe(), {field: text})
+    assert str(refused.value) == f"{field} is {text!r}, but must be {expected}."
+
+
+def test_text_is_held_to_the_limits_too():
+    with pytest.raises(LoupeError, match=r"^epochs is 0, but must be between 1 and 10000\.$"):
+        change(Recipe(), {"epochs": "0"})
+
+
+@pytest.mark.parametrize("field", ["lr", "name", "Epochs", ""])
+def test_an_unknown_field_is_answered_with_the_known_ones(field):
+    with pytest.raises(LoupeError) as refused:
+        change(Recipe(), {"epochs": 1, field: "x"})
+    message = str(refused.value)
+    assert message.startswith(f"There is no recipe field {field!r}. Known fields: dataset, model, epochs, ")
+    assert message.endswith(" and device.")
+
+
+def test_change_leaves_the_rest_and_the_original_alone():
+    changed = change(LENET5, {"epochs": "1", "shuffle": "false"})
+    assert changed == replace(LENET5, epochs=1, shuffle=False)
+    assert LENET5.epochs == 5
+    assert change(LENET5, {}) == LENET5
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_survives_json(name):
+    assert from_dict(json.loads(json.dumps(RECIPES[name].as_dict()))) == RECIPES[name]
+
+
+def test_a_written_recipe_is_checked_as_any_other():
+    with pytest.raises(LoupeError, match=r"^The recipe has a field 'dropout' that this Loupe does not know\. Known: "):
+        from_dict({"dropout": 0.5})
+    with pytest.raises(LoupeError, match=r"^epochs is '5', but must be a whole number\.$"):
+        from_dict({"epochs": "5"})
+
+
+def test_an_unknown_recipe_is_answered_with_the_known_ones():
+    assert find_recipe("digits-quick") is RECIPES["digits-quick"]
+    with pytest.raises(LoupeError) as refused:
+        find_recipe("mnist-lenet")
+    assert str(refused.value) == "There is no recipe 'mnist-lenet'. Known recipes: digits-quick and mnist-lenet5."
+
+
+def test_mnist_lenet5_has_the_settings_of_its_tutorial():
+    assert (LENET5.dataset, LENET5.model, LENET5.scaling) == ("mnist", "lenet5", "unit")
+    assert (LENET5.optimizer, LENET5.learning_rate, LENET5.schedule) == ("adam", 0.001, "constant")
+    assert (LENET5.batch_size, LENET5.epochs, LENET5.drop_last, LENET5.shuffle) == (64, 5, True, True)
+    assert (LENET5.validation_share, LENET5.keep, LENET5.log_every) == (0.0, "last", 100)
+    assert (LENET5.weight_decay, LENET5.label_smoothing, LENET5.shift) == (0.0, 0.0, 0)
+    assert published(LENET5)["test_accuracy"] == 1 - 0.0095
+
+
+def another(field: str) -> object:
+    """Return a possible value that is not the recipe's."""
+    value, about = getattr(LENET5, field), FIELDS[field].metadata
+    if about["choices"]:
+        return next(choice for choice in about["choices"] if choice != value)
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, str):
+        return "another"
+    return about["high"] if value == about["low"] else about["low"]
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_published_figures_are_only_for_what_they_were_published_for(field):
+    changes = {field: another(field)}
+    if field == "keep":
+        changes["validation_share"] = 0.1  # without which "best" is not possible
+    assert (published(replace(LENET5, **changes)) is not None) == (field in MACHINE_FIELDS)
+
+
+def test_nothing_is_published_for_a_recipe_of_ones_own():
+    assert published(Recipe()) is None
+    assert published(RECIPES["digits-quick"]) is None
+
+
+def test_the_tables_agree():
+    from engine import models
+
+    assert list(RECIPES) == [recipe.name for recipe in RECIPES.values()]
+    assert list(ABOUT) == list(RECIPES)
+    assert set(PUBLISHED) <= set(RECIPES)
+    assert set(MODELS) == set(models.MODELS)
+    assert {recipe.dataset for recipe in RECIPES.values()} <= set(CATALOGUE)
+    assert set(FIELDS) >= MACHINE_FIELDS
+    assert all("source" in figures for figures in PUBLISHED.values())
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_every_field_is_explained(name):
+    about = FIELDS[name].metadata
+    assert about["help"].endswith(".")
+    assert about["help"][0].isupper()
+    default = FIELDS[name].default
+    if about["choices"]:
+        assert default in about["choices"]
+    if isinstance(default, (int, float)) and not isinstance(default, bool):
+        assert about["low"] <= default <= about["high"]

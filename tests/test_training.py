@@ -1,0 +1,467 @@
+import copy
+import io
+import itertools
+from dataclasses import asdict
+
+import pytest
+import torch
+from sklearn.metrics import accuracy_score, log_loss
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
+
+from engine.dataset import Dataset
+from engine.errors import LoupeError
+from engine.machine import resolve
+from engine.recipes import FIELDS, TYPES, Recipe
+from engine.records import Epoch, Step
+from engine.training import Training, fit, hold_back
+
+CPU = torch.device("cpu")
+TIMES = ("train_seconds", "images_per_second")
+
+
+def recipe(**settings) -> Recipe:
+    return Recipe(**{"model": "mlp", "precision": "float32", "device": "cpu"} | settings)
+
+
+def train(chosen: Recipe, dataset: Dataset) -> tuple[Training, list[Step | Epoch | None]]:
+    training = Training(chosen, dataset, CPU)
+    return training, list(fit(training, dataset))
+
+
+def epochs_of(yielded: list[Step | Epoch | None]) -> list[Epoch]:
+    return [record for record in yielded if isinstance(record, Epoch)]
+
+
+def figures(yielded: list[Step | Epoch | None]) -> list[dict]:
+    """What was yielded, but for what a clock says."""
+    return [
+        {name: value for name, value in asdict(record).items() if name not in TIMES} for record in yielded if record
+    ]
+
+
+def assert_same_weights(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        assert torch.equal(value, other[name]), name
+
+
+def pixels_of(dataset: Dataset, split: str, indices: Tensor | slice = slice(None)) -> Tensor:
+    """Images as a tutorial would scale them: 0 to 1, channels first."""
+    return torch.from_numpy(dataset.splits[split].images)[indices].permute(0, 3, 1, 2) / 255
+
+
+# What is yielded
+
+
+def test_fit_yields_a_step_every_log_every_an_epoch_an_epoch_and_none_otherwise(digits: Dataset) -> None:
+    # 1,293 images to train on are 13 steps; the 144 held back are one batch of validation.
+    chosen = recipe(epochs=2, batch_size=100, log_every=5, validation_share=0.1)
+    _, yielded = train(chosen, digits)
+    of_an_epoch = [type(None)] * 4 + [Step] + [type(None)] * 4 + [Step] + [type(None)] * 2 + [type(None), Epoch]
+    assert [type(record) for record in yielded] == of_an_epoch * 2
+    assert [(record.step, record.epoch) for record in yielded if record] == [
+        (5, 1),
+        (10, 1),
+        (13, 1),
+        (18, 2),
+        (23, 2),
+        (26, 2),
+    ]
+
+
+def test_the_last_step_of_an_epoch_is_reported_when_it_is_its_turn(colours: Dataset) -> None:
+    _, yielded = train(recipe(epochs=1, batch_size=30, log_every=3), colours)
+    assert [type(record) for record in yielded] == [type(None), type(None), Step, Epoch]
+
+
+def test_steps_are_means_since_the_last_report(colours: Dataset) -> None:
+    chosen = {"epochs": 1, "batch_size": 10}
+    _, each = train(recipe(log_every=1, **chosen), colours)
+    _, yielded = train(recipe(log_every=3, **chosen), colours)
+    losses = [record.train_loss for record in each if isinstance(record, Step)]
+    assert len(losses) == 9
+    expected = [sum(losses[start : start + 3]) / 3 for start in (0, 3, 6)]
+    assert [r.train_loss for r in yielded if isinstance(r, Step)] == pytest.approx(expected, rel=1e-6)
+    assert epochs_of(yielded)[0].train_loss == pytest.approx(sum(losses) / 9, rel=1e-6)
+
+
+def test_train_seconds_grow_and_images_per_second_are_positive(colours: Dataset) -> None:
+    _, yielded = train(recipe(epochs=3, batch_size=10, log_every=2), colours)
+    records = [record for record in yielded if record]
+    assert [r.train_seconds for r in records] == sorted(r.train_seconds for r in records)
+    assert all(record.images_per_second > 0 for record in records)
+
+
+# Repeatable
+
+
+def test_two_trainings_of_one_seed_are_equal(digits: Dataset) -> None:
+    chosen = recipe(model="convnet", epochs=1, shift=1, validation_share=0.1, log_every=5)
+    first, first_yielded = train(chosen, digits)
+    torch.rand(7)  # what others draw must not matter
+    second, second_yielded = train(chosen, digits)
+    assert_same_weights(first.model.state_dict(), second.model.state_dict())
+    assert figures(first_yielded) == figures(second_yielded)
+
+
+def test_another_seed_gives_other_first_weights_and_another_order(digits: Dataset) -> None:
+    one, other = (Training(recipe(seed=seed), digits, CPU) for seed in (0, 1))
+    assert not torch.equal(one.model.state_dict()["1.weight"], other.model.state_dict()["1.weight"])
+    other.model.load_state_dict(one.model.state_dict())
+    next(fit(one, digits))
+    next(fit(other, digits))
+    assert not torch.equal(one.model.state_dict()["1.weight"], other.model.state_dict()["1.weight"])
+
+
+def test_another_seed_moves_the_images_otherwise(digits: Dataset) -> None:
+    one, other = (Training(recipe(seed=seed, shuffle=False, shift=2), digits, CPU) for seed in (0, 1))
+    other.model.load_state_dict(one.model.state_dict())
+    next(fit(one, digits))
+    next(fit(other, digits))
+    assert not torch.equal(one.model.state_dict()["1.weight"], other.model.state_dict()["1.weight"])
+
+
+def test_each_epoch_has_an_order_of_its_own(digits: Dataset) -> None:
+    # Of frozen weights (a learning rate too small to matter), only the order decides the loss of the first step.
+    chosen = recipe(optimizer="sgd", learning_rate=1e-8, epochs=3, log_every=1, batch_size=500)
+    _, yielded = train(chosen, digits)
+    firsts = [record.train_loss for record in yielded if isinstance(record, Step) and record.step % 3 == 1]
+    assert len(firsts) == 3
+    assert all(abs(one - other) > 1e-5 for one, other in itertools.combinations(firsts, 2))
+
+
+# Against references
+
+
+def test_figures_equal_those_of_a_plain_loop(digits: Dataset) -> None:
+    chosen = recipe(optimizer="sgd", learning_rate=0.1, momentum=0.9, batch_size=100, epochs=3, shuffle=False)
+    training, yielded = train(chosen, digits)
+
+    torch.manual_seed(chosen.seed)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    images, labels = pixels_of(digits, "train"), torch.from_numpy(digits.splits["train"].labels)
+    for epoch in epochs_of(yielded):
+        loss_sum, correct = 0.0, 0
+        for batch, truth in zip(images.split(100), labels.split(100), strict=True):
+            logits = model(batch)
+            loss = nn.functional.cross_entropy(logits, truth)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            loss_sum += loss.item() * len(truth)
+            correct += int((logits.argmax(1) == truth).sum())
+        assert epoch.train_loss == pytest.approx(loss_sum / 1437, abs=1e-5)
+        assert epoch.train_accuracy == pytest.approx(correct / 1437, abs=1e-5)
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(training.model.state_dict()[name], value, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("model", ["mlp", "convnet"])
+def test_validation_figures_equal_scikit_learns(digits: Dataset, model: str) -> None:
+    training, yielded = train(recipe(model=model, epochs=1, validation_share=0.2, scaling="half"), digits)
+    training.model.eval()
+    with torch.no_grad():
+        logits = training.model((pixels_of(digits, "train", training.val_indices) - 0.5) / 0.5)
+    truth = digits.splits["train"].labels[training.val_indices.numpy()]
+    (epoch,) = epochs_of(yielded)
+    assert epoch.val_accuracy == accuracy_score(truth, logits.argmax(1))
+    assert epoch.val_loss == pytest.approx(log_loss(truth, logits.double().softmax(1), labels=range(10)), abs=1e-5)
+
+
+def test_validation_is_the_same_in_several_batches(make_colours) -> None:
+    dataset = make_colours(train=1300)
+    training, yielded = train(recipe(epochs=1, validation_share=0.5), dataset)  # 650: a batch of 500 and one of 150
+    training.model.eval()
+    with torch.no_grad():
+        logits = training.model(pixels_of(dataset, "train", training.val_indices))
+    truth = dataset.splits["train"].labels[training.val_indices.numpy()]
+    (epoch,) = epochs_of(yielded)
+    assert epoch.val_accuracy == pytest.approx(accuracy_score(truth, logits.argmax(1)))
+    assert epoch.val_loss == pytest.approx(log_loss(truth, logits.double().softmax(1), labels=range(3)), abs=1e-5)
+
+
+def test_validation_does_not_disturb_training(colours: Dataset) -> None:
+    training, _ = train(recipe(model="convnet", epochs=2, validation_share=0.2), colours)
+    assert training.model[1].num_batches_tracked.item() == training.step  # batch norm counts what it learns from
+
+
+def test_label_smoothing_is_torchs(colours: Dataset) -> None:
+    chosen = recipe(optimizer="sgd", learning_rate=1e-8, label_smoothing=0.2, epochs=1, validation_share=0.2)
+    training, yielded = train(chosen, colours)
+    (epoch,) = epochs_of(yielded)
+    labels = torch.from_numpy(colours.splits["train"].labels)
+    with torch.no_grad():
+        train_logits = training.model(pixels_of(colours, "train", training.train_indices))
+        val_logits = training.model(pixels_of(colours, "train", training.val_indices))
+    smoothed = nn.functional.cross_entropy(train_logits, labels[training.train_indices], label_smoothing=0.2)
+    plain = nn.functional.cross_entropy(val_logits, labels[training.val_indices])
+    assert epoch.train_loss == pytest.approx(smoothed.item(), abs=1e-5)
+    assert epoch.val_loss == pytest.approx(plain.item(), abs=1e-5)
+
+
+# Which images
+
+
+@pytest.mark.parametrize(("count", "share", "seed"), [(1437, 0.1, 42), (60_000, 1 / 6, 0), (10, 0.25, 7)])
+def test_hold_back_draws_as_random_split(count: int, share: float, seed: int) -> None:
+    train_indices, val_indices = hold_back(count, recipe(validation_share=share, split_seed=seed))
+    held = round(count * share)
+    expected = torch.utils.data.random_split(
+        range(count), [count - held, held], generator=torch.Generator().manual_seed(seed)
+    )
+    assert train_indices.tolist() == list(expected[0].indices)
+    assert val_indices.tolist() == list(expected[1].indices)
+
+
+def test_nothing_is_held_back_without_a_share() -> None:
+    train_indices, val_indices = hold_back(5, recipe())
+    assert train_indices.tolist() == [0, 1, 2, 3, 4]
+    assert val_indices.tolist() == []
+
+
+@pytest.mark.parametrize(("count", "share"), [(1437, 0.0001), (2, 0.9)])
+def test_a_share_that_leaves_nothing_is_refused(count: int, share: float) -> None:
+    with pytest.raises(LoupeError, match=rf"validation_share is {share:g}, .* {count} training images"):
+        hold_back(count, recipe(validation_share=share))
+
+
+@pytest.mark.parametrize(("drop_last", "steps", "images"), [(True, 14, 1400), (False, 15, 1437)])
+def test_drop_last_leaves_out_what_does_not_fill_a_batch(
+    digits: Dataset, drop_last: bool, steps: int, images: int
+) -> None:
+    training, _ = train(recipe(epochs=2, batch_size=100, drop_last=drop_last), digits)
+    assert (training.step, training.images_seen) == (2 * steps, 2 * images)
+
+
+def test_a_batch_that_the_images_do_not_fill_is_refused_where_such_are_dropped(colours: Dataset) -> None:
+    with pytest.raises(LoupeError, match="batch_size to 90 or less"):
+        Training(recipe(batch_size=91, drop_last=True), colours, CPU)
+    assert Training(recipe(batch_size=90, drop_last=True), colours, CPU).steps_per_epoch == 1
+    assert Training(recipe(batch_size=91), colours, CPU).steps_per_epoch == 1
+
+
+# Divergence
+
+
+def test_a_diverging_training_names_the_step_and_a_lower_rate(colours: Dataset) -> None:
+    chosen = recipe(optimizer="sgd", learning_rate=100.0, weight_decay=10.0, epochs=100, batch_size=9, log_every=1)
+    training = Training(chosen, colours, CPU)
+    with pytest.raises(LoupeError, match=r"at step \d+: .* learning_rate, say 10 in place of 100\.") as raised:
+        for _ in fit(training, colours):
+            pass
+    assert f"at step {training.step}:" in str(raised.value)
+
+
+def test_weights_that_diverge_in_the_last_step_of_an_epoch_are_found_by_validation(colours: Dataset) -> None:
+    # One step an epoch: its own loss is of the weights before it, which were still finite.
+    chosen = recipe(
+        optimizer="sgd", learning_rate=100.0, weight_decay=10.0, epochs=100, batch_size=90, validation_share=0.1
+    )
+    training = Training(chosen, colours, CPU)
+    with pytest.raises(LoupeError, match="training has diverged"):
+        for record in fit(training, colours):
+            if isinstance(record, Epoch):
+                assert torch.tensor([record.train_loss, record.val_loss]).isfinite().all()
+
+
+# Which weights are kept
+
+
+def test_best_keeps_the_weights_of_the_best_epoch(digits: Dataset) -> None:
+    training = Training(recipe(epochs=3, batch_size=100, validation_share=0.1, keep="best"), digits, CPU)
+    best: dict[str, Tensor] = {}
+    epochs = []
+    for record in fit(training, digits):
+        if isinstance(record, Epoch):
+            epochs.append(record)
+            if record.epoch == 2:
+                best = copy.deepcopy(training.model.state_dict())
+                with torch.no_grad():  # so that the last epoch cannot be the best
+                    training.model[-1].weight.neg_()
+    assert epochs[2].val_accuracy < epochs[0].val_accuracy < epochs[1].val_accuracy
+    assert_same_weights(training.kept_weights(), best)
+    kept = training.kept_figures()
+    assert kept["kept"] == "best of 3 epochs by validation accuracy: epoch 2"
+    assert kept["train_loss"] == epochs[1].train_loss
+
+
+def test_of_equal_accuracies_the_lower_loss_is_best(colours: Dataset) -> None:
+    chosen = recipe(optimizer="sgd", learning_rate=1e-5, epochs=3, validation_share=0.2, keep="best")
+    training, yielded = train(chosen, colours)
+    epochs = epochs_of(yielded)
+    assert len({epoch.val_accuracy for epoch in epochs}) == 1
+    assert epochs[0].val_loss > epochs[1].val_loss > epochs[2].val_loss
+    assert training.best == epochs[2]
+
+
+def test_last_keeps_the_weights_of_the_last_step(digits: Dataset) -> None:
+    training, yielded = train(recipe(epochs=2, batch_size=100, validation_share=0.1, keep="last"), digits)
+    assert_same_weights(training.kept_weights(), training.model.state_dict())
+    assert training.kept_figures()["kept"] == "last epoch: 2"
+    assert training.kept_figures()["train_loss"] == epochs_of(yielded)[-1].train_loss
+
+
+def test_an_epoch_cut_short_keeps_what_there_is(digits: Dataset) -> None:
+    training = Training(recipe(epochs=2, batch_size=100, log_every=4), digits, CPU)
+    losses = [step.train_loss for step in itertools.islice(fit(training, digits), 8) if step]
+    kept = training.kept_figures()
+    assert kept["kept"] == "step 8, within epoch 1"
+    assert kept["train_loss"] == pytest.approx(sum(losses) / 2)
+    assert_same_weights(training.kept_weights(), training.model.state_dict())
+
+
+# Optimisers and schedules
+
+
+def reference(name: str, steps: int) -> list[float]:
+    """The learning rate before each step and after the last, from torch's own schedule."""
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1, momentum=0.9)
+    schedule = {
+        "cosine": lambda: CosineAnnealingLR(optimizer, T_max=steps),
+        "one-cycle": lambda: OneCycleLR(optimizer, 0.1, total_steps=steps + 1),
+    }[name]()
+    rates = [schedule.get_last_lr()[0]]
+    for _ in range(steps):
+        optimizer.step()
+        schedule.step()
+        rates.append(schedule.get_last_lr()[0])
+    return rates
+
+
+@pytest.mark.parametrize("name", ["cosine", "one-cycle"])
+def test_schedules_follow_torchs(colours: Dataset, name: str) -> None:
+    chosen = recipe(optimizer="sgd", learning_rate=0.1, schedule=name, epochs=4, batch_size=30, log_every=1)
+    training = Training(chosen, colours, CPU)
+    rates = [training.learning_rate]
+    rates += [record.learning_rate for record in fit(training, colours) if isinstance(record, Step)]
+    assert rates == pytest.approx(reference(name, 12), rel=1e-9, abs=1e-12)
+    assert len(set(rates)) > 10
+
+
+def test_a_constant_rate_stays(colours: Dataset) -> None:
+    _, yielded = train(recipe(learning_rate=0.02, epochs=3, batch_size=30, log_every=1), colours)
+    assert {record.learning_rate for record in yielded if record} == {0.02}
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "rate", "expected"),
+    [
+        (
+            "sgd",
+            0.05,
+            lambda weights: torch.optim.SGD(weights, lr=0.05, momentum=0.8, nesterov=True, weight_decay=0.01),
+        ),
+        ("adam", 0.01, lambda weights: torch.optim.Adam(weights, lr=0.01, weight_decay=0.01)),
+        ("adamw", 0.01, lambda weights: torch.optim.AdamW(weights, lr=0.01, weight_decay=0.01)),
+    ],
+)
+def test_each_optimizer_is_torchs_and_lowers_the_loss(digits: Dataset, optimizer: str, rate: float, expected) -> None:
+    chosen = recipe(
+        optimizer=optimizer,
+        learning_rate=rate,
+        momentum=0.8,
+        nesterov=True,
+        weight_decay=0.01,
+        epochs=3,
+        batch_size=100,
+        shuffle=False,
+    )
+    training, yielded = train(chosen, digits)
+    epochs = epochs_of(yielded)
+    assert epochs[-1].train_loss < 0.8 * epochs[0].train_loss
+
+    torch.manual_seed(chosen.seed)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
+    plain = expected(model.parameters())
+    images, labels = pixels_of(digits, "train"), torch.from_numpy(digits.splits["train"].labels)
+    for _ in range(3):
+        for batch, truth in zip(images.split(100), labels.split(100), strict=True):
+            plain.zero_grad()
+            nn.functional.cross_entropy(model(batch), truth).backward()
+            plain.step()
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(training.model.state_dict()[name], value, rtol=1e-3, atol=1e-4)
+
+
+# Every choice of a recipe
+
+
+CHOICES = [
+    (name, choice)
+    for name, about in FIELDS.items()
+    for choice in (about.metadata["choices"] or ((False, True) if TYPES[name] is bool else ()))
+    if (name, choice) != ("device", "cuda")  # a machine may have none
+]
+
+
+@pytest.mark.parametrize(("name", "choice"), CHOICES)
+def test_every_choice_of_a_field_trains(make_colours, name: str, choice: object) -> None:
+    dataset = make_colours(train=60, height=28, width=30)  # large enough for every model
+    settings = {"optimizer": "sgd", "learning_rate": 0.01, "validation_share": 0.2, "epochs": 2, "batch_size": 16}
+    training, yielded = train(resolve(recipe(**settings | {name: choice})), dataset)
+    epochs = epochs_of(yielded)
+    assert len(epochs) == 2
+    assert epochs[1].train_loss < epochs[0].train_loss
+    assert all(value.dtype != torch.bfloat16 for value in training.model.state_dict().values())
+
+
+def test_bfloat16_computes_in_bfloat16(digits: Dataset) -> None:
+    (plain,) = epochs_of(train(recipe(epochs=1), digits)[1])
+    (rounded,) = epochs_of(train(recipe(epochs=1, precision="bfloat16"), digits)[1])
+    assert rounded.train_loss != plain.train_loss
+    assert rounded.train_loss == pytest.approx(plain.train_loss, rel=0.01)
+
+
+def test_augmentation_is_for_training_alone(digits: Dataset) -> None:
+    settings = {"optimizer": "sgd", "learning_rate": 1e-8, "epochs": 1, "validation_share": 0.2}
+    (still,) = epochs_of(train(recipe(**settings), digits)[1])
+    (moved,) = epochs_of(train(recipe(**settings, shift=4), digits)[1])
+    assert abs(moved.train_loss - still.train_loss) > 1e-3
+    assert moved.val_loss == pytest.approx(still.val_loss, abs=1e-5)
+
+
+@pytest.mark.parametrize("model", ["mlp", "convnet"])
+def test_colours_are_learned(colours: Dataset, model: str) -> None:
+    chosen = recipe(model=model, epochs=15, batch_size=30, learning_rate=0.01, scaling="dataset", validation_share=0.2)
+    _, yielded = train(chosen, colours)
+    assert epochs_of(yielded)[-1].val_accuracy > 0.9
+
+
+# Going on
+
+
+@pytest.mark.parametrize("yielded_before", [1, 8, 10, 17], ids=["first step", "validated", "mid-epoch", "end of epoch"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"model": "convnet", "optimizer": "sgd", "momentum": 0.9, "schedule": "one-cycle", "learning_rate": 0.05},
+        {"model": "mlp", "optimizer": "adamw", "schedule": "cosine"},
+    ],
+    ids=["convnet", "mlp"],
+)
+def test_a_training_goes_on_as_if_it_had_never_been_cut_off(
+    colours: Dataset, settings: dict, yielded_before: int
+) -> None:
+    # 72 images in batches of 9: eight steps an epoch, which yield seven times, then validation once, then the epoch.
+    chosen = recipe(
+        epochs=3, batch_size=9, log_every=3, shift=2, validation_share=0.2, keep="best", scaling="dataset", **settings
+    )
+    whole, expected = train(chosen, colours)
+
+    cut_off = Training(chosen, colours, CPU)
+    yielded = list(itertools.islice(fit(cut_off, colours), yielded_before))
+    file = io.BytesIO()
+    torch.save(cut_off.state_dict(), file)
+    file.seek(0)
+    torch.rand(3)
+    going_on = Training(chosen, colours, CPU)
+    going_on.load_state_dict(torch.load(file, weights_only=True))
+    yielded += fit(going_on, colours)
+
+    assert figures(yielded) == figures(expected)
+    assert_same_weights(going_on.model.state_dict(), whole.model.state_dict())
+    assert_same_weights(going_on.kept_weights(), whole.kept_weights())
+    assert going_on.images_seen == whole.images_seen
+    assert going_on.kept_figures()["kept"] == whole.kept_figures()["kept"]
