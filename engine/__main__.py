@@ -214,10 +214,11 @@ def _predictions(run: Run, split: str) -> Predictions:
 
 def predict(args: argparse.Namespace) -> tuple[object, str, int]:
     """Classify pictures from files."""
+    run = runs.open_run(args.run)
     from engine.classifier import load_classifier
     from engine.pictures import open_picture
 
-    classifier = load_classifier(runs.open_run(args.run))
+    classifier = load_classifier(run)
     rows: list[dict] = []
     for file in args.paths:
         try:

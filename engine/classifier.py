@@ -70,7 +70,8 @@ class Classifier:
         shape = self.preprocessing.width / self.preprocessing.height
         rows, columns = max(1, min(height, round(width / shape))), max(1, min(width, round(height * shape)))
         top, left = (height - rows) // 2, (width - columns) // 2
-        return np.ascontiguousarray(picture[top : top + rows, left : left + columns])
+        # A copy: torch warns about arrays that it may not write to, as those of Pillow are.
+        return np.array(picture[top : top + rows, left : left + columns])
 
 
 def save_weights(path: Path, weights: Mapping[str, Tensor], model: str, preprocessing: Preprocessing) -> None:

@@ -3,6 +3,8 @@
 import shutil
 import socket
 import sys
+from http.client import HTTPException
+from urllib.error import URLError
 
 import numpy as np
 from filelock import FileLock
@@ -80,7 +82,9 @@ def _download(name: str, source: Source, dataset_class: type) -> None:
     socket.setdefaulttimeout(NETWORK_TIMEOUT_SECONDS)
     try:
         dataset_class(folder, download=True)  # checks the checksums
-    except (RuntimeError, OSError) as error:
+    except (RuntimeError, OSError, HTTPException) as error:
+        if isinstance(error, OSError) and not isinstance(error, URLError | TimeoutError | ConnectionError):
+            raise  # the disk's, not the network's
         raise LoupeError(
             f"{source.title} is not on this machine and could not be downloaded ({_network_reason(error)}). "
             f"{way_out(name)}."

@@ -10,7 +10,8 @@ from engine.predictions import top
 from engine.runs import Run
 from ui.charts import CONFIG, probability_bars
 from ui.contact_sheet import enlarged
-from ui.state import choose_run, link
+from ui.state import choose_run, head, link
+from ui.tables import sure
 
 CARDS = 10
 SIDE = 224
@@ -46,7 +47,7 @@ def card(name: str, answer: dict) -> None:
         seen.image(enlarged(answer["seen"], SIDE))
         seen.caption(f"As the model sees it: {columns} x {rows} pixels")
         best = answer["top"][0]
-        chart.markdown(f"### {best['label']}\n{best['confidence']:.1%} confident")
+        chart.markdown(f"### {best['label']}\n{sure(best['confidence'])} confident")
         chart.plotly_chart(probability_bars(answer["top"]), config=CONFIG, key=f"top-{name}-{answer['key']}")
 
 
@@ -66,15 +67,15 @@ def results(names: list[str], answers: list[dict]) -> None:
 
 
 run = choose_run()
-st.title("Classify")
+head("Classify", run)
 if not run.weights.exists():
     st.info("This run has no model yet. Choose another in the sidebar, or watch this one.", icon=":material/info:")
     link("train", "Watch this run", run=run.id)
     st.stop()
 files = st.file_uploader("Pictures to classify", type=SUFFIXES, accept_multiple_files=True, max_upload_size=50)
 st.caption(
-    f"Answered by {run.id}. The middle of each picture is cut out in the shape of the training images and resized; "
-    "a picture is recognised best when it looks like those."
+    "The middle of each picture is cut out in the shape of the training images and resized. "
+    "A picture is recognised best when it looks like those."
 )
 if not files:
     link("explore", "See what the training images look like", dataset=run.recipe.dataset)

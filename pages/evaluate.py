@@ -7,7 +7,7 @@ from engine.predictions import Predictions, confusion_matrix, evaluation, most_c
 from engine.recipes import published
 from engine.runs import Run
 from ui.charts import CONFIG, confusion_chart, curves, recall_bars
-from ui.state import choose_run, go, link, open_predictions
+from ui.state import choose_run, go, head, link, open_predictions
 from ui.tables import SPLIT_NAMES, history_of, in_words
 
 
@@ -113,7 +113,7 @@ def downloads(run: Run, predictions: Predictions, result: dict) -> None:
 
 
 run = choose_run()
-st.title("Evaluate")
+head("Evaluate", run)
 predictions = open_predictions(run)
 result = evaluation(run.id, predictions)
 headline(run, predictions)

@@ -7,8 +7,8 @@ from engine.predictions import Predictions, select, top
 from engine.runs import Run
 from ui.charts import CONFIG, probability_bars
 from ui.contact_sheet import Tile, contact_sheet, enlarged
-from ui.state import choose_run, open_predictions
-from ui.tables import SPLIT_NAMES
+from ui.state import choose_run, head, open_predictions
+from ui.tables import SPLIT_NAMES, sure
 
 PAGE = 60
 SHOW = {"mistakes": False, "right": True, "all": None}
@@ -33,13 +33,13 @@ def filters(predictions: Predictions) -> tuple[np.ndarray, str]:
 def tile(predictions: Predictions, dataset: Dataset, row: int) -> Tile:
     truth = predictions.classes[predictions.labels[row]]
     answer = predictions.classes[predictions.predicted[row]]
-    sure = f"{predictions.confidence[row]:.1%}"
+    how_sure = sure(predictions.confidence[row])
     right = bool(predictions.right[row])
     return Tile(
         index=row,
         image=dataset.splits[predictions.stored_in].images[predictions.indices[row]],
-        title=f"{truth}, recognised with {sure}" if right else f"{truth}, taken for {answer} with {sure}",
-        lines=(truth if right else f"{truth} → {answer}", sure),
+        title=f"{truth}, recognised with {how_sure}" if right else f"{truth}, taken for {answer} with {how_sure}",
+        lines=(truth if right else f"{truth} → {answer}", how_sure),
         mark="right" if right else "wrong",
     )
 
@@ -50,13 +50,17 @@ def show_large(predictions: Predictions, dataset: Dataset, row: int) -> None:
     truth = predictions.classes[predictions.labels[row]]
     st.image(enlarged(dataset.splits[predictions.stored_in].images[stored], 280))
     verdict = ":green[:material/check: right]" if predictions.right[row] else ":orange[:material/close: wrong]"
-    st.markdown(f"True class **{truth}** · {verdict} · image {stored:,} of the {predictions.stored_in} split")
+    of_truth = predictions.probabilities[row, predictions.labels[row]]
+    st.markdown(
+        f"{verdict} · true class **{truth}**, which got {sure(of_truth)} · image {stored:,} of the "
+        f"{predictions.stored_in} split"
+    )
     best = top(predictions.probabilities[row], predictions.classes)
     st.plotly_chart(probability_bars(best, truth), config=CONFIG, key="probabilities")
 
 
 run: Run = choose_run()
-st.title("Gallery")
+head("Gallery", run)
 predictions = open_predictions(run)
 try:
     dataset = open_dataset(run.recipe.dataset)

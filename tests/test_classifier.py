@@ -181,6 +181,14 @@ def test_the_middle_of_a_picture_of_another_shape_is_seen(colours: Dataset, heig
     np.testing.assert_allclose(probabilities, classifier.classify(seen)[0], atol=1e-6)
 
 
+def test_a_picture_may_be_read_only(colours: Dataset) -> None:
+    classifier = load_classifier(train_run(colours)[0])
+    picture = colours.splits["test"].images[0].copy()
+    expected, _ = classifier.classify(picture)
+    picture.setflags(write=False)  # as Pillow's arrays are, which torch warns about
+    np.testing.assert_array_equal(classifier.classify(picture)[0], expected)
+
+
 def test_what_is_resized_keeps_its_place_and_its_light(colours: Dataset) -> None:
     classifier = load_classifier(train_run(colours)[0])
     small = colours.splits["test"].images[0]

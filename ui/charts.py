@@ -11,6 +11,7 @@ import streamlit as st
 
 from engine.predictions import wilson_interval
 from engine.runs import History
+from ui.tables import sure
 
 # Right and wrong: safe for colour-blind eyes, and never the only sign.
 RIGHT, WRONG = "#009E73", "#D55E00"
@@ -130,12 +131,12 @@ def probability_bars(probabilities: list[dict], true: str | None = None) -> go.F
             y=[row["label"] + (" (true)" if row["label"] == true else "") for row in rows],
             orientation="h",
             marker_color=colours,
-            text=[f"{row['confidence']:.1%}" for row in rows],
+            text=[sure(row["confidence"]) for row in rows],
             textposition="auto",
             hovertemplate="%{y}: %{x:.2f}%<extra></extra>",
         )
     )
-    figure.update_xaxes(range=[0, 100]).update_yaxes(type="category")
+    figure.update_xaxes(range=[0, 103], tickvals=[0, 25, 50, 75, 100]).update_yaxes(type="category")
     return _style(figure, height=40 + 34 * len(rows), x="probability (%)", y="")
 
 

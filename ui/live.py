@@ -94,8 +94,9 @@ def _figures(run: Run, history: History) -> None:
         test = ended.test_accuracy if ended else None
         about = f"On {history.started.test_count:,} test images, once, at the end: nothing is chosen by it."
         shown.append(("Test accuracy", "..." if test is None else f"{test:.2%}", about))
-    for column, (label, value, about) in zip(st.columns(len(shown)), shown, strict=True):
-        column.metric(label, value, help=about)
+    with st.container(horizontal=True):  # wraps where it is narrow
+        for label, value, about in shown:
+            st.metric(label, value, help=about, width=150)
     if ended:
         figures = published(run.recipe)
         reference = f" Published: {figures['test_accuracy']:.2%} ({figures['source']})." if figures else ""

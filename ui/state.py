@@ -72,11 +72,15 @@ def choose_run() -> Run:
         st.info("There is no trained model yet. The quick start trains one in under a minute.", icon=":material/info:")
         link("home", "Go to the quick start")
         st.stop()
-    run = open_run(_choose("Run", "run", names, label))
+    return open_run(_choose("Run", "run", names, label))
+
+
+def head(title: str, run: Run) -> None:
+    """Show a page's title and which run it is about: the sidebar may be folded away."""
     summary = summarize(run)
-    how = "" if summary["accuracy"] is None else f", {summary['accuracy']:.2%} of {summary['count']}"
-    st.sidebar.caption(f"{STATUS_ICONS[summary['status']]} {summary['status']}{how}")
-    return run
+    how = "" if summary["accuracy"] is None else f" · {summary['accuracy']:.2%} of {summary['count']}"
+    st.title(title)
+    st.caption(f"{STATUS_ICONS[summary['status']]} {run.id} · {summary['status']}{how}")
 
 
 def open_predictions(run: Run) -> Predictions:

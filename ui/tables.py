@@ -113,6 +113,11 @@ def in_words(successes: int, count: int) -> str:
     return f"{successes:,} of {count:,}, 95% interval {low:.2%} to {high:.2%}"
 
 
+def sure(probability: float) -> str:
+    """Say a probability in percent, and never that it is 100%."""
+    return ">99.9%" if 0.9995 <= probability < 1 else f"{probability:.1%}"
+
+
 def duration(seconds: float) -> str:
     """Say a time as people do: 42 s, 3 min 20 s, 2 h 5 min."""
     whole = round(seconds)
