@@ -1,5 +1,7 @@
 import hashlib
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import streamlit as st
 from PIL import Image
@@ -30,7 +32,7 @@ def classify(digest: str, weights: tuple[str, int], _content: bytes, _run: Run) 
         return {"error": str(error)}
     size = original.size
     original.thumbnail((SIDE, SIDE))
-    return {"top": top(probabilities, classifier.classes), "seen": seen, "original": original, "size": size}
+    return {"top": top(probabilities, classifier.classes), "seen": seen, "original": np.asarray(original), "size": size}
 
 
 def card(name: str, answer: dict) -> None:
@@ -41,13 +43,13 @@ def card(name: str, answer: dict) -> None:
             return
         original, seen, chart = st.columns([1, 1, 2])
         width, height = answer["size"]
-        original.image(answer["original"])
+        original.image(enlarged(answer["original"], SIDE))
         original.caption(f"{name}, {width:,} x {height:,} pixels")
         rows, columns = answer["seen"].shape[:2]
         seen.image(enlarged(answer["seen"], SIDE))
         seen.caption(f"As the model sees it: {columns} x {rows} pixels")
         best = answer["top"][0]
-        chart.markdown(f"### {best['label']}\n{sure(best['confidence'])} confident")
+        chart.markdown(f"### {best['label']}\nwith {sure(best['confidence'])} confidence")
         chart.plotly_chart(probability_bars(answer["top"]), config=CONFIG, key=f"top-{name}-{answer['key']}")
 
 
@@ -61,8 +63,13 @@ def results(names: list[str], answers: list[dict]) -> None:
         }
     )
     if len(names) > 1:
-        percent = st.column_config.NumberColumn("Confidence", format="percent")
-        st.dataframe(table, hide_index=True, column_config={"confidence": percent})
+        titles: dict[str, Any] = {
+            "file": "File",
+            "label": "Label",
+            "confidence": st.column_config.NumberColumn("Confidence", format="percent"),
+            "error": "Reason it was not classified",
+        }
+        st.dataframe(table, hide_index=True, column_config=titles, placeholder="")
     st.download_button("Answers as CSV", table.to_csv(index=False), "answers.csv", icon=":material/download:")
 
 

@@ -17,7 +17,9 @@ def attached() -> Run | None:
     name = st.query_params.get("run")
     if name:
         try:
-            return open_run(name)
+            run = open_run(name)
+            run.recipe  # noqa: B018 - a damaged one is told here
+            return run
         except LoupeError as error:
             st.error(str(error), icon=":material/error:")
     going_on = next((run for run in list_runs() if run.has_process()), None)
@@ -54,11 +56,13 @@ def show_attached(run: Run) -> None:
 def choose_recipe() -> Recipe:
     """Show a recipe and its fields; returns it as it was changed. Raises LoupeError for what does not go together."""
     dataset = st.query_params.get("dataset")
-    fitting = [name for name, recipe in RECIPES.items() if recipe.dataset == dataset] or list(RECIPES)
+    fitting = [name for name, recipe in RECIPES.items() if recipe.dataset == dataset]
+    if not fitting and dataset in CATALOGUE:  # one for data of the same origin, which is of the same kind
+        fitting = [name for name, recipe in RECIPES.items() if CATALOGUE[recipe.dataset].torchvision]
     name = st.selectbox(
         "Recipe",
         list(RECIPES),
-        index=list(RECIPES).index(fitting[0]),
+        index=list(RECIPES).index(fitting[0]) if fitting else 0,
         format_func=lambda name: f"{name}: {ABOUT[name]}",
         key="recipe",
     )

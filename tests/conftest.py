@@ -36,11 +36,14 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def fixed_seeds() -> None:
+def fixed_seeds_and_threads() -> None:
     random.seed(0)
     np.random.seed(0)
     if torch := sys.modules.get("torch"):  # importing it takes seconds, which most tests need not spend
         torch.manual_seed(0)
+        # Small batches gain nothing from more, and on a busy machine threads that wait for each other take four times
+        # as long.
+        torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

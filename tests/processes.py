@@ -13,7 +13,7 @@ from engine.paths import PROJECT_ROOT
 from engine.runs import ACTIVE, list_runs
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 120) -> None:
     """Look again and again until the condition holds."""
     deadline = time.monotonic() + seconds
     while not condition():

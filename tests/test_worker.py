@@ -71,15 +71,6 @@ def assert_its_model_is_what_it_says(run: Run, dataset: Dataset) -> None:
     assert 0 < ended.train_loss < 10
 
 
-@pytest.fixture
-def single_thread() -> Iterator[None]:
-    """For what a worker does here: it sets the number of threads, and others have to find it as it was."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 # Three runs at once; what started the first is gone before it has the device
 
 START_ENDLESS = """
@@ -268,7 +259,7 @@ def killed(begun: dict[str, Run], digits_data: Path, tmp_path_factory: pytest.Te
     with folders(digits_data, folder), ending_its_runs(digits_data, folder):
         # Small batches make long epochs: there is time to kill it.
         with watching_launches():
-            run = runs.start(change(QUICK, {"model": "mlp", "epochs": 6, "batch_size": 2, "log_every": 100}))
+            run = runs.start(change(QUICK, {"model": "mlp", "epochs": 4, "batch_size": 4, "log_every": 50}))
             process = LaunchedProcess.latest
         wait_until(run.weights.exists)
         process.send_signal(signal.SIGKILL)
@@ -305,16 +296,16 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(killed: Killed, digits: D
     added = [json.loads(line) for line in run.log.read_bytes()[len(killed.log) :].splitlines() if line]
     assert [line["record"] for line in added[:3]] == ["preparing", "resumed", "started"]
     assert added[1]["step"] == killed.checkpoint_step
-    done = killed.checkpoint_step // 647
-    assert 1 <= done < 6
-    assert [line["epoch"] for line in added if line["record"] == "epoch"] == list(range(done + 1, 7))
+    done = killed.checkpoint_step // 324
+    assert 1 <= done < 4
+    assert [line["epoch"] for line in added if line["record"] == "epoch"] == list(range(done + 1, 5))
     assert all(line["step"] > killed.checkpoint_step for line in added if line["record"] == "step")
-    assert [epoch.epoch for epoch in run.history().epochs] == [1, 2, 3, 4, 5, 6]
-    assert run.history().ended.epochs == 6
+    assert [epoch.epoch for epoch in run.history().epochs] == [1, 2, 3, 4]
+    assert run.history().ended.epochs == 4
     assert_its_model_is_what_it_says(run, digits)
 
 
-def test_a_killed_run_ends_as_one_that_was_never_killed(killed: Killed, digits: Dataset, single_thread) -> None:
+def test_a_killed_run_ends_as_one_that_was_never_killed(killed: Killed, digits: Dataset) -> None:
     training = Training(killed.run.recipe, digits, CPU)
     records = [record for record in fit(training, digits) if record]
 
@@ -366,7 +357,7 @@ def executed(recipe: Recipe) -> Run:
 
 
 @pytest.fixture
-def mlp(digits: Dataset, single_thread: None) -> Recipe:
+def mlp(digits: Dataset) -> Recipe:
     return Recipe(model="mlp", epochs=1, batch_size=200, device="cpu", precision="float32", threads=1)
 
 
@@ -426,7 +417,7 @@ def test_predictions_of_older_weights_go_when_a_run_goes_on(mlp: Recipe) -> None
     assert run.predictions("test").exists()
 
 
-def test_a_dataset_without_a_test_split_is_trained_on(make_colours, single_thread) -> None:
+def test_a_dataset_without_a_test_split_is_trained_on(make_colours) -> None:
     make_colours(test=0)
     run = executed(Recipe(dataset="colours", model="mlp", epochs=1, device="cpu", threads=1))
     assert run.status() == "finished"

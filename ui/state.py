@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Never
 
 import streamlit as st
+from streamlit.runtime.pages_manager import PagesManager
 
 from engine.catalogue import CATALOGUE
 from engine.dataset import open_dataset
@@ -11,6 +12,12 @@ from engine.errors import LoupeError
 from engine.predictions import Predictions
 from engine.runs import ACTIVE, Run, list_runs, open_run
 from ui.tables import SPLIT_NAMES, STATUS_ICONS, history_of, label, predictions_of, summarize
+
+# Streamlit runs a script in a folder called pages by itself, without the entry script, when its URL is the first that
+# a new server is asked for. Whoever comes that way is sent through the entry script, which ends that mode.
+if PagesManager.uses_pages_directory:
+    PagesManager.uses_pages_directory = False
+    st.rerun()
 
 PAGES = {
     "home": st.Page("pages/home.py", title="Home", icon=":material/home:", default=True),
@@ -76,11 +83,19 @@ def choose_run() -> Run:
 
 
 def head(title: str, run: Run) -> None:
-    """Show a page's title and which run it is about: the sidebar may be folded away."""
+    """Show a page's title and which run it is about: the sidebar may be folded away.
+
+    Ends the page when the run's recipe is damaged.
+    """
     summary = summarize(run)
     how = "" if summary["accuracy"] is None else f" · {summary['accuracy']:.2%} of {summary['count']}"
     st.title(title)
     st.caption(f"{STATUS_ICONS[summary['status']]} {run.id} · {summary['status']}{how}")
+    try:
+        run.recipe  # noqa: B018 - the pages take it for granted
+    except LoupeError as error:
+        st.error(str(error), icon=":material/error:")
+        st.stop()
 
 
 def open_predictions(run: Run) -> Predictions:

@@ -48,10 +48,10 @@ def summarize(run: Run) -> dict:
         name, dataset = recipe.name, recipe.dataset
     except LoupeError:
         name, dataset, status = run.id, "", "damaged"
-    ended = history.ended
+    started, ended = history.started, history.ended
     split = "test" if ended and ended.test_accuracy is not None else "val"
-    accuracy = getattr(ended, f"{split}_accuracy") if ended else None
-    count = history.started and (history.started.test_count if split == "test" else history.started.val_count)
+    # Where a damaged line has taken the denominator, there is no accuracy either.
+    accuracy = getattr(ended, f"{split}_accuracy") if started and ended else None
     return {
         "run": run.id,
         "recipe": name,
@@ -60,7 +60,7 @@ def summarize(run: Run) -> dict:
         "status": status,
         "accuracy": accuracy,
         "percent": None if accuracy is None else 100 * accuracy,
-        "count": None if accuracy is None else f"{count:,} {SPLIT_NAMES[split]} images",
+        "count": None if accuracy is None else f"{getattr(started, f'{split}_count'):,} {SPLIT_NAMES[split]} images",
         "epochs": ended.epochs if ended else len(history.epochs),
         "seconds": ended.train_seconds if ended else None,
         "curve": [step.train_accuracy for step in history.steps] or [epoch.train_accuracy for epoch in history.epochs],
