@@ -153,7 +153,7 @@ def _sum_up(run: Run, history: History) -> tuple[object, str, int]:
         say(f"{status}: {reason}")
         return summary, f"{run.id}: {status}", 0 if status == "stopped" else 1
     text = (
-        f"{run.id}: {status} after {ended.epochs} epochs, {ended.train_seconds:.1f} s of training; kept: {ended.kept}\n"
+        f"{run.id}: {status}, epochs {ended.epochs}, {ended.train_seconds:.1f} s of training; kept: {ended.kept}\n"
     )
     text += ", ".join(f"{name} {summary[name]:.4f}" for name in METRICS if summary[name] is not None)
     if figures:

@@ -121,13 +121,13 @@ class Training:
         """Say which weights those are, and give the training figures that belong to them."""
         if self.best:
             kept, figures = (
-                f"best of {self.epoch} epochs by validation accuracy: epoch {self.best.epoch}",
+                f"epoch {self.best.epoch}, the best of {self.epoch} by validation accuracy",
                 asdict(self.best),
             )
         elif self.epoch_figures.images:
             kept, figures = f"step {self.step:,}, within epoch {self.epoch + 1}", self._means(self.epoch_figures)
         elif self.last:
-            kept, figures = f"last epoch: {self.epoch}", asdict(self.last)
+            kept, figures = f"epoch {self.epoch}, the last", asdict(self.last)
         else:
             raise RuntimeError("kept_figures needs a training of at least one step")
         return {

@@ -89,6 +89,7 @@ def confusions(run: Run, predictions: Predictions) -> None:
             predicted=predicted,
             show="all",
         )
+    link("gallery", "Any other pair: choose it in the gallery", run=run.id, show="all")
 
 
 def downloads(run: Run, predictions: Predictions, result: dict) -> None:

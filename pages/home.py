@@ -6,7 +6,7 @@ from engine.machine import cores, gpu_name
 from engine.recipes import find_recipe
 from engine.runs import start
 from ui.state import go, link
-from ui.tables import run_table, run_table_columns
+from ui.tables import rows_version, run_table, run_table_columns
 
 QUICK_START = "digits-quick"
 
@@ -37,7 +37,7 @@ else:
         hide_index=True,
         on_select="rerun",
         selection_mode="single-row",
-        key="recent",
+        key=f"recent-{rows_version(runs)}",
         placeholder="",
         **run_table_columns(),
     )

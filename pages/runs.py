@@ -3,7 +3,7 @@ import streamlit as st
 from engine.errors import LoupeError
 from engine.runs import delete_run, open_run
 from ui.state import go, link
-from ui.tables import run_table, run_table_columns
+from ui.tables import rows_version, run_table, run_table_columns
 
 
 @st.dialog("Delete for good?")
@@ -23,7 +23,6 @@ def confirm(names: list[str]) -> None:
             except LoupeError as error:
                 problems.append(str(error))
         st.session_state.problems = problems
-        st.session_state.table_version = st.session_state.get("table_version", 0) + 1  # clears the selection
         st.rerun()
 
 
@@ -41,7 +40,7 @@ picked = st.dataframe(
     on_select="rerun",
     selection_mode="multi-row",
     placeholder="",
-    key=f"runs-{st.session_state.get('table_version', 0)}",
+    key=f"runs-{rows_version(table)}",
     **run_table_columns(),
 )
 chosen = [table.run[row] for row in picked.selection.rows]

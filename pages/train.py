@@ -92,7 +92,9 @@ def field_widget(base: Recipe, field: str, wanted: str | None = None):
     unit = f" ({about['unit']})" if about["unit"] else ""
     label = field.replace("_", " ").capitalize() + unit
     help = f"{about['help']} The recipe's value: {default}."
-    settings: dict[str, Any] = {"key": f"{base.name}:{field}", "help": help, "persist_state": "session"}
+    # What was chosen earlier is kept, but not against a link that wants another.
+    key = f"{base.name}:{field}:{wanted}" if wanted else f"{base.name}:{field}"
+    settings: dict[str, Any] = {"key": key, "help": help, "persist_state": "session"}
     choices = list(CATALOGUE) if field == "dataset" else about["choices"]
     if choices:
         titles = {name: source.title for name, source in CATALOGUE.items()} if field == "dataset" else {}

@@ -283,7 +283,7 @@ def test_best_keeps_the_weights_of_the_best_epoch(digits: Dataset) -> None:
     assert epochs[2].val_accuracy < epochs[0].val_accuracy < epochs[1].val_accuracy
     assert_same_weights(training.kept_weights(), best)
     kept = training.kept_figures()
-    assert kept["kept"] == "best of 3 epochs by validation accuracy: epoch 2"
+    assert kept["kept"] == "epoch 2, the best of 3 by validation accuracy"
     assert kept["train_loss"] == epochs[1].train_loss
 
 
@@ -299,7 +299,7 @@ def test_of_equal_accuracies_the_lower_loss_is_best(colours: Dataset) -> None:
 def test_last_keeps_the_weights_of_the_last_step(digits: Dataset) -> None:
     training, yielded = train(recipe(epochs=2, batch_size=100, validation_share=0.1, keep="last"), digits)
     assert_same_weights(training.kept_weights(), training.model.state_dict())
-    assert training.kept_figures()["kept"] == "last epoch: 2"
+    assert training.kept_figures()["kept"] == "epoch 2, the last"
     assert training.kept_figures()["train_loss"] == epochs_of(yielded)[-1].train_loss
 
 

@@ -144,7 +144,7 @@ def test_a_run_is_trained_to_its_end(queue: Queue, digits: Dataset) -> None:
     assert [step.step for step in history.steps] == [5, 10, 15, 20, 26, 31, 36, 41]
     assert (history.ended.epochs, history.ended.step) == (2, 42)
     best = max(history.epochs, key=lambda epoch: (epoch.val_accuracy, -epoch.val_loss))
-    assert history.ended.kept == f"best of 2 epochs by validation accuracy: epoch {best.epoch}"
+    assert history.ended.kept == f"epoch {best.epoch}, the best of 2 by validation accuracy"
     assert history.ended.train_loss == best.train_loss
     assert history.ended.val_accuracy == best.val_accuracy
     assert history.ended.val_loss == pytest.approx(best.val_loss, rel=1e-4)

@@ -77,7 +77,7 @@ def curves(history: History, metric: str) -> go.Figure:
     _style(figure, height=300, x="epoch", y=f"{metric}{' (%)' if unit else ' (nats)'}", legend=True)
     figure.update_traces(hovertemplate="%{y:.4g}" + unit)
     if history.started:
-        figure.update_xaxes(range=[0, max(history.started.epochs, 1)])
+        figure.update_xaxes(range=[0, 1.03 * history.started.epochs])
     if metric == "loss":
         figure.update_yaxes(rangemode="tozero")
     # The same for every reading of one run, so that zooming survives the next.
@@ -165,7 +165,7 @@ def confusion_chart(matrix: np.ndarray, classes: Sequence[str], *, shares: bool)
     )
     table.loc[table.images == 0, "text"] = ""
     scale = alt.Scale(paddingInner=0, paddingOuter=0, round=True)
-    axis: dict[str, Any] = {"labelOverlap": True, "grid": False, "ticks": False, "domain": False}
+    axis: dict[str, Any] = {"labelOverlap": len(classes) > 20, "grid": False, "ticks": False, "domain": False}
     base = alt.Chart(table).encode(
         x=alt.X(
             "predicted:O",

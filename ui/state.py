@@ -90,7 +90,8 @@ def head(title: str, run: Run) -> None:
     summary = summarize(run)
     how = "" if summary["accuracy"] is None else f" · {summary['accuracy']:.2%} of {summary['count']}"
     st.title(title)
-    st.caption(f"{STATUS_ICONS[summary['status']]} {run.id} · {summary['status']}{how}")
+    what = f" · {summary['model']} on {summary['dataset']}" if summary["model"] else ""
+    st.caption(f"{STATUS_ICONS[summary['status']]} {run.id}{what} · {summary['status']}{how}")
     try:
         run.recipe  # noqa: B018 - the pages take it for granted
     except LoupeError as error:

@@ -1,5 +1,6 @@
 """Runs and predictions as the pages need them, cached by the state of the files that they are read from."""
 
+import hashlib
 from datetime import datetime
 from pathlib import Path
 
@@ -45,9 +46,9 @@ def summarize(run: Run) -> dict:
     history = history_of(run)
     try:
         recipe, status = run.recipe, run.status(history)
-        name, dataset = recipe.name, recipe.dataset
+        name, model, dataset = recipe.name, recipe.model, recipe.dataset
     except LoupeError:
-        name, dataset, status = run.id, "", "damaged"
+        name, model, dataset, status = run.id, "", "", "damaged"
     started, ended = history.started, history.ended
     split = "test" if ended and ended.test_accuracy is not None else "val"
     # Where a damaged line has taken the denominator, there is no accuracy either.
@@ -55,6 +56,7 @@ def summarize(run: Run) -> dict:
     return {
         "run": run.id,
         "recipe": name,
+        "model": model,
         "dataset": dataset,
         "when": made(run),
         "status": status,
@@ -76,12 +78,15 @@ def made(run: Run) -> datetime:
 
 
 def label(name: str) -> str:
-    """Describe a run in a few words that fit the sidebar."""
+    """Describe a run in a few words that fit the sidebar; no two runs have the same, or they could not be chosen."""
     try:
         summary = summarize(open_run(name))
     except LoupeError:  # deleted a moment ago
         return name
-    return f"{summary['recipe']}, {summary['when']:%d %b %H:%M:%S}"
+    stem = f"{summary['when']:%Y%m%d-%H%M%S}-{summary['recipe']}"
+    if not name.startswith(stem):  # renamed, or damaged
+        return name
+    return f"{summary['recipe']}{name.removeprefix(stem)}, {summary['when']:%d %b %H:%M:%S}"
 
 
 def run_table(most: int | None = None) -> pd.DataFrame:
@@ -89,14 +94,20 @@ def run_table(most: int | None = None) -> pd.DataFrame:
     return pd.DataFrame([summarize(run) for run in list_runs()[:most]])
 
 
+def rows_version(table: pd.DataFrame) -> str:
+    """Name the runs that a table has now, for its key: a selection goes by row, and new runs move the rows."""
+    return hashlib.sha256("/".join(table.run).encode()).hexdigest()[:16]
+
+
 def run_table_columns() -> dict:
     """Say how a table of runs is shown."""
     column = st.column_config
     return {
-        "column_order": ("when", "recipe", "status", "curve", "percent", "count", "epochs", "seconds"),
+        "column_order": ("when", "recipe", "dataset", "status", "curve", "percent", "count", "epochs", "seconds"),
         "column_config": {
             "when": column.DatetimeColumn("Made", format="D MMM YYYY, HH:mm:ss"),
             "recipe": "Recipe",
+            "dataset": "Dataset",
             "status": "Status",
             "curve": column.LineChartColumn("Training accuracy", y_min=0, y_max=1, help="Running, by step, 0 to 100%."),
             "percent": column.NumberColumn("Accuracy", format="%.2f%%", help="On the images of the next column."),
