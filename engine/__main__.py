@@ -87,14 +87,18 @@ def _follow(run: Run) -> tuple[object, str, int]:
     say(f"run {run.id}")
     history = run.history()
     told: Record | str | None = None
+    epochs_told = len(history.epochs)
     stopping = False
     while True:
         try:
             status = run.status(history.read())
+            for epoch in history.epochs[epochs_told:]:  # each, however fast; of the rest, the latest
+                say(_progress_line(epoch, history))
+            epochs_told = len(history.epochs)
             now = status if status == "queued" else history.last
             if now != told:
                 told = now
-                if line := _progress_line(now, history):
+                if not isinstance(now, Epoch) and (line := _progress_line(now, history)):
                     say(line)
             if status not in ACTIVE:
                 return _sum_up(Run(run.path), history)
@@ -152,9 +156,7 @@ def _sum_up(run: Run, history: History) -> tuple[object, str, int]:
     if not ended:
         say(f"{status}: {reason}")
         return summary, f"{run.id}: {status}", 0 if status == "stopped" else 1
-    text = (
-        f"{run.id}: {status}, epochs {ended.epochs}, {ended.train_seconds:.1f} s of training; kept: {ended.kept}\n"
-    )
+    text = f"{run.id}: {status}, epochs {ended.epochs}, {ended.train_seconds:.1f} s of training; kept: {ended.kept}\n"
     text += ", ".join(f"{name} {summary[name]:.4f}" for name in METRICS if summary[name] is not None)
     if figures:
         text += f"\npublished: {_figures(figures)} ({figures['source']})"

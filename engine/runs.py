@@ -210,7 +210,12 @@ class Run:
                 return "Stopped before it went on from its last checkpoint. Resume it, and it does."
             return "Stopped before its first step, so there is no model. Start it again from its recipe."
         if status == "died":
-            what = f"during epoch {len(history.epochs) + 1}" if history.started else "before training began"
+            if not history.started:
+                what = "before training began"
+            elif len(history.epochs) < history.started.epochs:
+                what = f"during epoch {len(history.epochs) + 1}"
+            else:
+                what = "during its evaluation"
             words = self.last_output()
             return (
                 f"The process of this run ended {what} without a word of its own"

@@ -96,7 +96,7 @@ def _figures(run: Run, history: History) -> None:
         shown.append(("Test accuracy", "..." if test is None else f"{test:.2%}", about))
     with st.container(horizontal=True):  # wraps where it is narrow
         for label, value, about in shown:
-            st.metric(label, value, help=about, width=150)
+            st.metric(label, value, help=about, width=136)
     if ended:
         figures = published(run.recipe)
         reference = f" Published: {figures['test_accuracy']:.2%} ({figures['source']})." if figures else ""
