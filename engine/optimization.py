@@ -24,5 +24,5 @@ def build_schedule(optimizer: Optimizer, recipe: Recipe, steps: int) -> LRSchedu
         return CosineAnnealingLR(optimizer, T_max=steps)
     if recipe.schedule == "one-cycle":
         # One more than there are steps: it is moved on after the last one too.
-        return OneCycleLR(optimizer, recipe.learning_rate, total_steps=steps + 1)
+        return OneCycleLR(optimizer, recipe.learning_rate, total_steps=steps + 1, cycle_momentum=False)
     return ConstantLR(optimizer, factor=1.0, total_iters=0)

@@ -1,5 +1,6 @@
 """A run: one training of one recipe, and all that is known of it, in a directory."""
 
+import fcntl
 import json
 import re
 import shutil
@@ -12,7 +13,7 @@ from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from engine.catalogue import find_source
 from engine.errors import LoupeError, listed
@@ -180,14 +181,14 @@ class Run:
 
     def has_process(self) -> bool:
         """Tell whether a process executes the run: whether anybody holds its lock."""
-        lock = self.lock()
         try:
-            lock.acquire(blocking=False)
-        except Timeout:
+            with (self.path / "lock").open("rb") as file:
+                # Shared, so that those who only look do not take each other for the one who holds it.
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
             return True
         except OSError:
             return False
-        lock.release()
         return False
 
     def _created(self) -> float:

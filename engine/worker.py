@@ -24,6 +24,8 @@ from engine.runs import Log, Run, list_runs
 if TYPE_CHECKING:
     from engine.training import Training
 
+# Those who look whether the run's lock is held have it for less than a thousandth of this.
+LOCK_SECONDS = 2
 EVALUATING_EVERY_SECONDS = 0.5
 CHECKPOINT_EVERY_SECONDS = 60
 
@@ -33,8 +35,14 @@ class _CancelledError(Exception):
 
 
 def execute(run: Run) -> None:
-    """Execute a run from its recipe to its last record, whatever comes."""
-    with run.lock(), Log(run.log) as log:
+    """Execute a run from its recipe to its last record, whatever comes; do nothing if another process does."""
+    try:
+        lock = run.lock().acquire(timeout=LOCK_SECONDS)
+    except Timeout:
+        return
+    with lock, Log(run.log) as log:
+        for unfinished in run.path.glob(".*"):  # files that a killed process was about to put into place
+            unfinished.unlink()
         try:
             _prepare(run, log)
             _train_in_turn(run, log)

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from processes import ending_its_runs, folders, wait_until
 
 from engine.dataset import Dataset, Split, open_dataset, save_dataset
+from engine.recipes import change, find_recipe
+from engine.runs import ACTIVE, Run, start
 
 MakeColours = Callable[..., Dataset]
 
@@ -63,6 +66,19 @@ def digits(digits_data: Path, tmp_path: Path) -> Dataset:
     """The digits, present for this test and its to change."""
     shutil.copytree(digits_data / "prepared" / "digits", tmp_path / "data" / "prepared" / "digits")
     return open_dataset("digits")
+
+
+@pytest.fixture(scope="session")
+def trained(digits_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run of digits-quick that has finished: not to be written to."""
+    folder = tmp_path_factory.mktemp("trained")
+    # Two epochs make a model that is right and wrong often enough.
+    recipe = change(find_recipe("digits-quick"), {"epochs": 2, "device": "cpu", "threads": 1})
+    with folders(digits_data, folder), ending_its_runs(digits_data, folder):
+        run = start(recipe)
+        wait_until(lambda: run.status() not in ACTIVE)
+    assert run.status() == "finished"
+    return run
 
 
 @pytest.fixture

@@ -19,7 +19,8 @@ from engine.catalogue import CATALOGUE
 from engine.dataset import open_dataset
 from engine.predictions import load_predictions
 from engine.recipes import RECIPES, Recipe, change, published
-from engine.runs import Run
+from engine.records import Preparing, to_line
+from engine.runs import Run, create_run
 
 TRAIN_KEYS = {
     "run",
@@ -146,7 +147,11 @@ def test_train_tells_its_progress_on_stderr(trained: Trained) -> None:
     told = trained.answers["json"].stderr.splitlines()
     assert told[0] == f"run {trained.run('json').id}"
     assert told[1] == "getting ready"
-    # It looks ten times a second, and tells the latest of what is new.
+    epochs = [line for line in told if re.match(r"epoch \d+: ", line)]
+    assert [line.split(",")[0] for line in epochs] == [
+        f"epoch {epoch.epoch}: loss {epoch.train_loss:.4f}" for epoch in trained.run("json").history().epochs
+    ]
+    # Of all else it tells the latest, ten times a second.
     known = (
         r"1,293 training, 144 validation and 360 test images; |epoch [12]( step \d+)?: loss \d|evaluating (val|test): "
     )
@@ -157,7 +162,7 @@ def test_train_answers_in_words(trained: Trained) -> None:
     answer, run = trained.answers["text"], trained.run("text")
     assert answer.code == 0
     summary, figures = answer.stdout.splitlines()
-    assert summary.startswith(f"{run.id}: finished after 2 epochs, ")
+    assert summary.startswith(f"{run.id}: finished, epochs 2, ")
     assert f"test_accuracy {run.history().ended.test_accuracy:.4f}" in figures
 
 
@@ -202,7 +207,7 @@ def test_resume_goes_on_to_the_end(resumed: Trained) -> None:
 def test_resume_answers_in_words(resumed: Trained) -> None:
     answer, run = resumed.answers["resumed-text"], resumed.run("resumed-text")
     assert answer.code == 0
-    assert answer.stdout.startswith(f"{run.id}: finished after 4 epochs, ")
+    assert answer.stdout.startswith(f"{run.id}: finished, epochs 4, ")
 
 
 # Listings
@@ -342,6 +347,13 @@ def test_evaluate_answers_in_words_and_means_the_test_split(evaluated: dict[str,
     accuracy = finished.history().ended.test_accuracy
     assert lines[0].startswith(f"{finished.id}, test: {round(accuracy * 360)} of 360 right, accuracy {accuracy:.2%} (")
     assert [line.split()[0] for line in lines[2:]] == list("0123456789")
+
+
+def test_evaluate_of_a_run_that_is_going_on_is_refused() -> None:
+    run = create_run(Recipe())
+    run.log.write_text(to_line(Preparing(0, 0)))
+    with run.lock():
+        assert_refused(command("evaluate", run.id, "--json"), f"The run {run.id} is still going on.")
 
 
 def test_evaluate_refuses_an_unknown_split(evaluated: dict[str, Answer]) -> None:

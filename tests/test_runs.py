@@ -345,6 +345,7 @@ def test_looking_for_a_process_leaves_the_lock_free() -> None:
     [
         ([], "", False, "ended before training began without a word of its own and printed nothing"),
         ([STARTED, epoch(1)], "", True, "during epoch 2"),
+        ([STARTED, *[epoch(n) for n in range(1, 11)]], "", True, "ended during its evaluation without a word"),
         ([STARTED, epoch(1)], "", True, "Resume it, and it goes on from its last checkpoint."),
         ([STARTED, epoch(1)], "", False, "Start it again."),
         ([STARTED], "x" * 5000 + " Killed: out of memory\n", False, "xxx Killed: out of memory. Start it again."),

@@ -429,7 +429,31 @@ def test_colours_are_learned(colours: Dataset, model: str) -> None:
     assert epochs_of(yielded)[-1].val_accuracy > 0.9
 
 
+def test_each_step_moves_its_images_otherwise(digits: Dataset) -> None:
+    chosen = recipe(optimizer="sgd", learning_rate=1e-8, shuffle=False, shift=3, epochs=3, log_every=1, batch_size=1437)
+    losses = [record.train_loss for record in train(chosen, digits)[1] if isinstance(record, Step)]
+    assert len(losses) == 3
+    assert all(abs(one - other) > 1e-5 for one, other in itertools.combinations(losses, 2))
+
+
 # Going on
+
+
+def test_the_best_weights_of_before_are_not_forgotten(digits: Dataset) -> None:
+    chosen = recipe(epochs=2, batch_size=100, validation_share=0.1, keep="best")
+    before = Training(chosen, digits, CPU)
+    next(record for record in fit(before, digits) if isinstance(record, Epoch))
+    file = io.BytesIO()
+    torch.save(before.state_dict(), file)
+    file.seek(0)
+    after = Training(chosen, digits, CPU)
+    after.load_state_dict(torch.load(file, weights_only=True))
+    with torch.no_grad():  # so that the last epoch cannot be the best
+        after.model[-1].weight.neg_()
+    for _ in fit(after, digits):
+        pass
+    assert after.best == before.best
+    assert_same_weights(after.kept_weights(), before.kept_weights())
 
 
 @pytest.mark.parametrize("yielded_before", [1, 8, 10, 17], ids=["first step", "validated", "mid-epoch", "end of epoch"])

@@ -417,6 +417,22 @@ def test_predictions_of_older_weights_go_when_a_run_goes_on(mlp: Recipe) -> None
     assert run.predictions("test").exists()
 
 
+def test_a_run_that_keeps_the_best_is_evaluated_with_the_best(mlp: Recipe) -> None:
+    run = executed(change(mlp, {"validation_share": 0.1, "keep": "best", "batch_size": 50}))
+    state = torch.load(run.checkpoint, weights_only=True)
+    state["model"]["3.weight"].neg_()  # so that the second epoch cannot be the best
+    torch.save(state, run.checkpoint)
+    run.write_recipe(change(run.recipe, {"epochs": 2}))
+    run = Run(run.path)
+    execute(run)
+    ended, (first, second) = run.history().ended, run.history().epochs
+    assert second.val_accuracy < first.val_accuracy
+    assert ended.kept == "epoch 1, the best of 2 by validation accuracy"
+    assert ended.val_accuracy == load_predictions(run.predictions("val")).accuracy == first.val_accuracy
+    for name, value in load_classifier(run).model.state_dict().items():
+        assert torch.equal(value, state["best_weights"][name])
+
+
 def test_a_dataset_without_a_test_split_is_trained_on(make_colours) -> None:
     make_colours(test=0)
     run = executed(Recipe(dataset="colours", model="mlp", epochs=1, device="cpu", threads=1))
