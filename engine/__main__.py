@@ -11,10 +11,11 @@ from pathlib import Path
 from engine import catalogue, recipes, runs
 from engine.dataset import open_dataset
 from engine.errors import LoupeError
+from engine.log import History
 from engine.predictions import Predictions, evaluation, load_predictions, top
 from engine.recipes import published
 from engine.records import Epoch, Evaluating, Preparing, Record, Started, Step
-from engine.runs import ACTIVE, History, Run
+from engine.runs import ACTIVE, Run
 
 
 def say(text: str) -> None:

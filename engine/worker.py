@@ -16,10 +16,11 @@ from filelock import FileLock, Timeout
 from engine.catalogue import get
 from engine.dataset import Dataset, is_prepared, open_dataset
 from engine.errors import LoupeError
+from engine.log import Log
 from engine.paths import replacing, writing_to
 from engine.predictions import load_predictions
 from engine.records import Cancelled, Epoch, Failed, Finished, Preparing, Queued, Resumed, Started, Stopped
-from engine.runs import Log, Run, list_runs
+from engine.runs import Run, list_runs
 
 if TYPE_CHECKING:
     from engine.training import Training

@@ -32,9 +32,11 @@ def show_attached(run: Run) -> None:
     """Show a run, and when it has ended what can be done with it."""
     status = show_run(run)
     if status in ACTIVE:
+        st.session_state.watched = run.id
         return
     if status in ("finished", "stopped") and run.weights.exists():
-        if "then" in st.query_params:
+        # Whoever has watched it end is taken on, but not whoever comes back to it.
+        if "then" in st.query_params and st.session_state.pop("watched", None) == run.id:
             go(st.query_params["then"] if st.query_params["then"] in ("gallery", "evaluate") else "gallery", run=run.id)
         for column, page, text in zip(
             st.columns(3),

@@ -11,6 +11,7 @@ from processes import python
 
 from engine import runs
 from engine.errors import LoupeError
+from engine.log import Log
 from engine.recipes import RECIPES, Recipe
 from engine.records import (
     Cancelled,
@@ -27,7 +28,7 @@ from engine.records import (
     Stopped,
     to_line,
 )
-from engine.runs import LAUNCH_SECONDS, Log, Run, create_run, delete_run, list_runs, open_run
+from engine.runs import LAUNCH_SECONDS, Run, create_run, delete_run, list_runs, open_run
 
 STARTED = Started("digits", "abc", ["0", "1"], 100, 10, 20, 20, 10, 1000, "cpu", 2, "float32", "2.0")
 ENDED = (3, 60, "epoch 3, the last", 0.5, 0.9, 0.6, 0.8, None, None, 1.5, 1000.0)

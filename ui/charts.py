@@ -9,8 +9,8 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
+from engine.log import History
 from engine.predictions import wilson_interval
-from engine.runs import History
 from ui.tables import sure
 
 # Right and wrong: safe for colour-blind eyes, and never the only sign.

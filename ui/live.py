@@ -2,9 +2,10 @@
 
 import streamlit as st
 
+from engine.log import History
 from engine.recipes import published
 from engine.records import Evaluating, Preparing
-from engine.runs import ACTIVE, History, Run
+from engine.runs import ACTIVE, Run
 from ui.charts import CONFIG, curves
 from ui.tables import SPLIT_NAMES, STATUS_ICONS, duration
 

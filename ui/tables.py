@@ -8,8 +8,9 @@ import pandas as pd
 import streamlit as st
 
 from engine.errors import LoupeError
+from engine.log import History
 from engine.predictions import Predictions, load_predictions, wilson_interval
-from engine.runs import History, Run, list_runs, open_run
+from engine.runs import Run, list_runs, open_run
 
 
 def history_of(run: Run) -> History:
