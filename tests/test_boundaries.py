@@ -16,6 +16,7 @@ LIGHT = [
     "engine.dataset",
     "engine.recipes",
     "engine.records",
+    "engine.log",
     "engine.runs",
     "engine.predictions",
     "engine.pictures",
