@@ -51,11 +51,10 @@ def _choose(text: str, key: str, options: list[str], format_func: Callable[[str]
     Streamlit's own binding would write the label, not the option, and leave out the first.
     """
     asked = st.query_params.get(key)
-    if asked in options:
-        st.session_state[key] = asked
-    elif st.session_state.get(key) not in options:
-        st.session_state[key] = options[0]
-    st.query_params[key] = st.session_state[key]
+    wanted = asked if asked in options else st.session_state.get(key)
+    # Written even where it is there already: left alone, it falls back to the first option where the way to this page
+    # cut the script of the last one short.
+    st.session_state[key] = st.query_params[key] = wanted if wanted in options else options[0]
     return st.sidebar.selectbox(
         text,
         options,

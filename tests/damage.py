@@ -1,0 +1,100 @@
+"""What may become of a run, done to the files of one that has finished."""
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+
+from engine.predictions import Predictions, load_predictions, save_predictions
+from engine.records import Failed, Preparing, to_line
+from engine.runs import Run, open_run
+
+FAILURE = "lenet5 needs images of at least 28 x 28 pixels, but these are 8 x 8. Choose another model."
+
+
+def copy_of(run: Run, name: str) -> Run:
+    shutil.copytree(run.path, run.path.with_name(name))
+    return open_run(name)
+
+
+def without_results(run: Run) -> None:
+    for file in (run.checkpoint, run.weights):
+        file.unlink()
+    without_predictions(run)
+
+
+def without_predictions(run: Run) -> None:
+    for split in ("val", "test"):
+        run.predictions(split).unlink()
+
+
+def cut_log(run: Run, kind: str) -> None:
+    """Cut a log in the middle of its last record of a kind, as a crash does."""
+    log = run.log.read_bytes()
+    write_log(run, log[: log.rindex(f'"record": "{kind}"'.encode()) + 20])
+
+
+def write_log(run: Run, content: bytes) -> None:
+    """Write a log of a run that was made long ago: without a record, it is not starting any more."""
+    run.log.write_bytes(content)
+    os.utime(run.path / "recipe.json", (1, 1))
+
+
+def fail(run: Run) -> None:
+    write_log(run, (to_line(Preparing(0, 0)) + to_line(Failed(FAILURE))).encode())
+    without_results(run)
+
+
+def die_in_training(run: Run) -> None:
+    """Leave what there is of a run that was killed at the end of its second epoch."""
+    cut_log(run, "epoch")
+    without_predictions(run)
+
+
+def die_at_once(run: Run) -> None:
+    """Leave what there is of a run that was killed before its first checkpoint."""
+    cut_log(run, "started")
+    without_results(run)
+
+
+def without_line(run: Run, kind: str) -> None:
+    lines = run.log.read_text().splitlines(keepends=True)
+    run.log.write_text("".join(line for line in lines if f'"record": "{kind}"' not in line))
+
+
+def empty(run: Run) -> None:
+    shutil.rmtree(run.path)
+    run.path.mkdir()
+
+
+def change_predictions(run: Run, change: Callable[[Predictions], dict]) -> Predictions:
+    """Write a run's predictions for its test images with some of their fields changed."""
+    predictions = load_predictions(run.predictions("test"))
+    changed = replace(predictions, **change(predictions))
+    save_predictions(changed, run.predictions("test"))
+    return changed
+
+
+def all_right(predictions: Predictions) -> dict:
+    return {"labels": predictions.predicted}
+
+
+DAMAGE: dict[str, Callable[[Run], object]] = {
+    "none": lambda run: None,
+    "failed": fail,
+    "died in training": die_in_training,
+    "died at once": die_at_once,
+    "no recipe": lambda run: (run.path / "recipe.json").unlink(),
+    "no JSON in the recipe": lambda run: (run.path / "recipe.json").write_text("{"),
+    "a recipe of a newer Loupe": lambda run: (run.path / "recipe.json").write_text('{"wings": 2}'),
+    "no weights": lambda run: run.weights.unlink(),
+    "damaged weights": lambda run: run.weights.write_bytes(b"damaged"),
+    "no predictions": without_predictions,
+    "damaged predictions": lambda run: run.predictions("test").write_bytes(b"damaged"),
+    "no log": lambda run: (write_log(run, b""), run.log.unlink()),
+    "an empty log": lambda run: write_log(run, b""),
+    "no text in the log": lambda run: write_log(run, bytes(range(256)) * 10),
+    "no line of the beginning": lambda run: without_line(run, "started"),
+    "no line of the end": lambda run: without_line(run, "finished"),
+    "an empty directory": empty,
+}

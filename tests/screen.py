@@ -1,0 +1,120 @@
+"""What the tests of the pages share: opening a page as a browser would, and reading what it shows."""
+
+import base64
+import io
+import json
+from itertools import chain
+from typing import Any
+from urllib.parse import parse_qs
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from streamlit.dataframe_util import convert_arrow_bytes_to_pandas_df
+from streamlit.testing.v1 import AppTest
+
+from engine.paths import PROJECT_ROOT
+
+PAGES = ("home", "explore", "train", "evaluate", "gallery", "classify", "runs")
+
+
+def open_page(page: str = "home", *, theme: str = "light", **choices: str) -> AppTest:
+    """Open a page of the app with choices in its URL, as a new tab of a browser does."""
+    app = AppTest.from_file(PROJECT_ROOT / "streamlit_app.py", default_timeout=120)
+    app.context["theme"] = theme
+    app.query_params.update(choices)
+    if page != "home":
+        app.switch_page(f"pages/{page}.py")
+    return show(app)
+
+
+def show(app: AppTest) -> AppTest:
+    """Run the app with what was done to its widgets. Whatever happens, no page raises."""
+    app.run()
+    assert not app.exception, "the traceback is in the captured output"
+    return app
+
+
+def go_to(app: AppTest, page: str, **choices: str) -> AppTest:
+    """Follow a link to another page, in the same session."""
+    app.query_params = dict(choices)
+    app.switch_page(f"pages/{page}.py")
+    return show(app)
+
+
+def click(app: AppTest, label: str) -> AppTest:
+    button(app, label).click()
+    return show(app)
+
+
+def button(app: AppTest, label: str):
+    (found,) = [each for each in app.button if each.label == label]
+    return found
+
+
+def buttons(app: AppTest) -> list[str]:
+    return [each.label for each in app.button]
+
+
+def title(app: AppTest) -> str:
+    (found,) = app.title
+    return found.value
+
+
+def errors(app: AppTest) -> list[str]:
+    return [error.value for error in app.error]
+
+
+def words(app: AppTest) -> str:
+    """All that a page says in its middle and in an open dialog, a line an element."""
+    said = []
+    for element in chain(app.main, *app.get("dialog")):
+        if element.type == "metric":
+            said.append(f"{element.label}: {element.value}")
+        elif element.type == "progress":
+            said.append(element.text)
+        elif element.type in ("title", "subheader", "markdown", "caption", "info", "success", "error", "warning"):
+            said.append(element.value)
+    return "\n".join(said)
+
+
+def links(app: AppTest) -> dict[str, tuple[str, dict[str, str]]]:
+    """The links of a page by their labels: the page that each opens, and the choices in its URL."""
+    return {
+        link.proto.label: (
+            link.proto.page or "home",
+            {name: values[0] for name, values in parse_qs(link.proto.query_string).items()},
+        )
+        for link in app.main.get("page_link")
+    }
+
+
+def select_rows(app: AppTest, *rows: int) -> AppTest:
+    """Select rows of the page's table, as clicks do."""
+    (table,) = app.dataframe
+    app.session_state[table.key] = {"selection": {"rows": list(rows), "columns": []}}
+    return show(app)
+
+
+def figure(app: AppTest, key: str) -> dict[str, Any]:
+    """What a Plotly chart is drawn from."""
+    (found,) = [each for each in app.main.get("plotly_chart") if each.key == key]
+    return json.loads(found.proto.spec)
+
+
+def cells(app: AppTest) -> pd.DataFrame:
+    """What the confusion matrix is drawn from, a cell a row."""
+    (matrix,) = app.main.get("vega_lite_chart")
+    return convert_arrow_bytes_to_pandas_df(matrix.proto.datasets[0].data.data)
+
+
+def tiles(app: AppTest) -> list[dict[str, Any]]:
+    """What a contact sheet is made from: for each tile index, title, lines, mark and image, as an array."""
+    (sheet,) = app.main.get("bidi_component")
+    return [tile | {"image": decoded(tile["image"])} for tile in json.loads(sheet.proto.json)["tiles"]]
+
+
+def decoded(url: str) -> np.ndarray:
+    with Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))) as image:
+        pixels = np.asarray(image)
+    return pixels.reshape(*pixels.shape[:2], -1)
