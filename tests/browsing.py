@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
-from playwright.sync_api import ConsoleMessage, FloatRect, Locator, Page, Playwright, expect
+from playwright.sync_api import ConsoleMessage, FloatRect, Locator, Page, expect, sync_playwright
 from processes import python, wait_until
 
 # Other work on the machine, torch above all, may take a page's time for long.
-PATIENCE = 15_000
+PATIENCE = 60_000
 expect.set_options(timeout=PATIENCE)
 
 
@@ -58,9 +58,13 @@ class Server:
         self.process.wait()
 
 
-def find_chromium(playwright: Playwright) -> str | None:
-    names = ("chromium", "chromium-browser", "google-chrome", playwright.chromium.executable_path)
-    return next(filter(None, map(shutil.which, names)), None)
+def find_chromium() -> str | None:
+    """Find a Chromium that is installed, or else the one that Playwright may have got."""
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if not found:
+        with sync_playwright() as playwright:
+            found = shutil.which(playwright.chromium.executable_path)
+    return found
 
 
 # Where a page is. page.url lags behind what scripts do to the address.

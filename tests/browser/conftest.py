@@ -18,7 +18,16 @@ FAILED = pytest.StashKey[bool]()
 
 
 @pytest.fixture(scope="session")
-def server(digits_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def chromium() -> str:
+    executable = find_chromium()
+    if not executable:
+        reason = "there is no Chromium: install one, or run: playwright install chromium"
+        (pytest.fail if os.environ.get("LOUPE_REQUIRE_BROWSER") == "1" else pytest.skip)(reason)
+    return executable
+
+
+@pytest.fixture(scope="session")
+def server(chromium: str, digits_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     runs = tmp_path_factory.mktemp("server") / "runs"
     server = Server(digits_data, runs)
     with ending_its_runs(digits_data, runs):
@@ -42,13 +51,9 @@ def finished(server: Server, trained: Run) -> Run:
 
 # Not for the whole session: where it is, asyncio cannot be used by others.
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
+def browser(chromium: str) -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        executable = find_chromium(playwright)
-        if not executable:
-            reason = "there is no Chromium: install one, or run: playwright install chromium"
-            (pytest.fail if os.environ.get("LOUPE_REQUIRE_BROWSER") == "1" else pytest.skip)(reason)
-        browser = playwright.chromium.launch(executable_path=executable, args=CHROMIUM_SETTINGS)
+        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_SETTINGS)
         yield browser
         browser.close()
 

@@ -63,14 +63,16 @@ def test_the_matrix_says_shares_when_asked(finished: Run, predictions: Predictio
 
 
 def test_a_click_on_a_cell_opens_its_images(finished: Run, predictions: Predictions) -> None:
+    wrong = int(np.flatnonzero(~predictions.right)[0])
+    true, predicted = predictions.labels[wrong], predictions.predicted[wrong]
     app = open_page("evaluate", run=finished.id)
     (matrix,) = app.main.get("vega_lite_chart")
-    app.session_state[matrix.key] = {"selection": {"cell": [{"true": "4", "predicted": "4"}]}}
+    app.session_state[matrix.key] = {"selection": {"cell": [{"true": str(true), "predicted": str(predicted)}]}}
     show(app)
     assert title(app) == "Gallery"
-    assert app.query_params == {"run": finished.id, "true": "4", "predicted": "4", "show": "all"}
-    right = int(((predictions.labels == 4) & predictions.right).sum())
-    assert f"1 to {right} of {right} images of true class 4 taken for 4" in words(app)
+    assert app.query_params == {"run": finished.id, "true": str(true), "predicted": str(predicted), "show": "all"}
+    count = int(((predictions.labels == true) & (predictions.predicted == predicted)).sum())
+    assert f"1 to {count} of {count} images of true class {true} taken for {predicted}" in words(app)
 
 
 def test_scores_of_each_class_are_scikit_learns(finished: Run, predictions: Predictions) -> None:
