@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import io
 import json
 import sys
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from engine import catalogue, recipes, runs
 from engine.dataset import open_dataset
-from engine.errors import LoupeError
+from engine.errors import LoupeError, reason_of
 from engine.log import History
 from engine.predictions import Predictions, evaluation, load_predictions, top
 from engine.recipes import published
@@ -244,7 +245,7 @@ def predict(args: argparse.Namespace) -> tuple[object, str, int]:
 
 def _write_csv(rows: list[dict], path: Path) -> None:
     try:
-        with path.open("w", newline="", encoding="utf-8") as file:
+        with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             writer = csv.DictWriter(file, ["file", "label", "confidence", "error"], extrasaction="ignore")
             writer.writeheader()
             writer.writerows(rows)
@@ -293,6 +294,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
+    for stream in (sys.stdout, sys.stderr):  # a file's name may be anything
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         args = build_parser().parse_args(arguments)
         document, text, code = args.action(args)
@@ -306,6 +310,9 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has seen enough
         sys.stderr.close()
         return 141
+    except OSError as error:
+        print(f"error: {reason_of(error)}. Check the files and folders that are named, and the disk.", file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

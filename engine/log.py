@@ -41,7 +41,7 @@ class History:
             with self.path.open("rb") as log:
                 log.seek(self.offset)
                 new = log.read()
-        except FileNotFoundError:
+        except OSError:  # not there yet, or not to be read
             return self
         whole = new.rfind(b"\n") + 1
         self.offset += whole

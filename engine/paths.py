@@ -23,7 +23,8 @@ def runs_root() -> Path:
 
 def _place(variable: str, default: str) -> Path:
     named = os.environ.get(variable)
-    return Path(named).expanduser().resolve() if named else PROJECT_ROOT / default
+    # os.path's, which leaves alone what it cannot expand
+    return Path(os.path.expanduser(named)).resolve() if named else PROJECT_ROOT / default  # noqa: PTH111
 
 
 def child_environment() -> dict[str, str]:
@@ -50,9 +51,7 @@ def writing_to(folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise LoupeError(f"The disk that holds {folder} is full. Free some space and try again.") from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
-            raise LoupeError(
-                f"{folder} cannot be written. Loupe keeps what it prepares there: make it writable, "
-                "or point LOUPE_DATA and LOUPE_RUNS at folders that are."
-            ) from error
-        raise
+        raise LoupeError(
+            f"{folder} cannot be written ({error.strerror}). Loupe keeps what it makes there: make it writable, "
+            "or point LOUPE_DATA and LOUPE_RUNS at folders that are."
+        ) from error

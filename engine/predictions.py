@@ -87,6 +87,10 @@ def load_predictions(path: Path) -> Predictions:
         shape = (len(predictions), len(predictions.classes))
         if predictions.probabilities.shape != shape or predictions.indices.shape != shape[:1] or not len(predictions):
             raise ValueError("its arrays do not fit together")
+        if not 0 <= predictions.labels.min() <= predictions.labels.max() < shape[1] or predictions.indices.min() < 0:
+            raise ValueError("a label or an index is out of range")
+        if not np.isfinite(predictions.probabilities).all() or len(set(predictions.classes)) < shape[1]:
+            raise ValueError("a probability is not a number, or two classes have one name")
         return predictions
     except FileNotFoundError:
         raise LoupeError(

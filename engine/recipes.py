@@ -197,7 +197,7 @@ PUBLISHED: dict[str, dict[str, float | str]] = {
     "mnist-lenet5": {
         "test_accuracy": 0.9905,
         "source": "LeCun et al. 1998, Gradient-Based Learning Applied to Document Recognition: "
-        "LeNet-5, 0.95% test error",
+        "0.95% test error of the original LeNet-5, which was trained otherwise",
     },
 }
 

@@ -3,6 +3,7 @@
 import json
 import time
 from dataclasses import asdict, dataclass, fields
+from typing import Any, get_type_hints
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,9 @@ KINDS = {
 }
 
 
+TYPES = {kind: get_type_hints(kind) for kind in KINDS.values()}
+
+
 def to_line(record: Record) -> str:
     """Write a record as a line of JSON, with the time in seconds since 1970."""
     named = {"record": type(record).__name__.lower(), "time": round(time.time(), 3)}
@@ -144,6 +148,17 @@ def from_line(line: str | bytes) -> Record | None:
     try:
         values = json.loads(line)
         kind = KINDS[values["record"]]
-        return kind(**{about.name: values[about.name] for about in fields(kind)})
-    except (ValueError, KeyError, TypeError):
+        fitting = {about.name: values[about.name] for about in fields(kind)}
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
+    types = TYPES[kind]
+    return kind(**fitting) if all(_fits(value, types[name]) for name, value in fitting.items()) else None
+
+
+def _fits(value: object, expected: Any) -> bool:
+    """Tell whether a value of JSON has a field's type."""
+    if expected == list[str]:
+        return isinstance(value, list) and all(isinstance(item, str) for item in value)
+    if expected in (float, float | None) and type(value) is int:
+        return True
+    return isinstance(value, expected) and not isinstance(value, bool)

@@ -16,7 +16,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from engine.catalogue import find_source
-from engine.errors import LoupeError, listed
+from engine.errors import LoupeError, listed, reason_of
 from engine.log import History
 from engine.paths import PROJECT_ROOT, child_environment, replacing, runs_root, writing_to
 from engine.recipes import Recipe, from_dict
@@ -82,9 +82,9 @@ class Run:
             raise LoupeError(
                 f"The run {self.id} has no recipe.json, so nothing is known of it. Delete the run."
             ) from None
-        except (OSError, ValueError) as error:
+        except Exception as error:  # json and the recipe raise whatever the damage leads to
             raise LoupeError(
-                f"recipe.json of the run {self.id} cannot be used ({str(error).rstrip('.')}). "
+                f"recipe.json of the run {self.id} cannot be used ({reason_of(error).rstrip('.')}). "
                 "Restore that file, or delete the run."
             ) from error
 

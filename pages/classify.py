@@ -12,8 +12,11 @@ from engine.predictions import top
 from engine.runs import Run
 from ui.charts import CONFIG, probability_bars
 from ui.contact_sheet import enlarged
-from ui.state import choose_run, head, link
+from ui.state import choose_run, enter, head, link
 from ui.tables import sure
+from ui.wording import plain, show_problem
+
+enter()
 
 CARDS = 10
 SIDE = 224
@@ -39,17 +42,17 @@ def card(name: str, answer: dict) -> None:
     """Show one picture: as it came, as the model sees it, and the answer."""
     with st.container(border=True):
         if "error" in answer:
-            st.error(f"{name}: {answer['error']}", icon=":material/broken_image:")
+            show_problem(f"{name}: {answer['error']}")
             return
         original, seen, chart = st.columns([1, 1, 2])
         width, height = answer["size"]
         original.image(enlarged(answer["original"], SIDE))
-        original.caption(f"{name}, {width:,} x {height:,} pixels")
+        original.caption(f"{plain(name)}, {width:,} x {height:,} pixels")
         rows, columns = answer["seen"].shape[:2]
         seen.image(enlarged(answer["seen"], SIDE))
         seen.caption(f"As the model sees it: {columns} x {rows} pixels")
         best = answer["top"][0]
-        chart.markdown(f"### {best['label']}\nwith {sure(best['confidence'])} confidence")
+        chart.markdown(f"### {plain(best['label'])}\nwith {sure(best['confidence'])} confidence")
         chart.plotly_chart(probability_bars(answer["top"]), config=CONFIG, key=f"top-{name}-{answer['key']}")
 
 
@@ -95,7 +98,7 @@ try:
         answer = classify(hashlib.sha256(content).hexdigest(), weights, content, run)
         answers.append(answer | {"key": number})
 except LoupeError as error:
-    st.error(str(error), icon=":material/error:")
+    show_problem(error)
     st.stop()
 names = [file.name for file in files]
 results(names, answers)

@@ -7,8 +7,11 @@ from engine.predictions import Predictions, confusion_matrix, evaluation, most_c
 from engine.recipes import published
 from engine.runs import Run
 from ui.charts import CONFIG, confusion_chart, curves, recall_bars
-from ui.state import choose_run, go, head, link, open_predictions
+from ui.state import choose_run, enter, go, head, link, open_predictions
 from ui.tables import SPLIT_NAMES, history_of, in_words
+from ui.wording import plain
+
+enter()
 
 
 def headline(run: Run, predictions: Predictions) -> None:
@@ -83,7 +86,7 @@ def confusions(run: Run, predictions: Predictions) -> None:
     for true, predicted, count, total in pairs[:5]:
         link(
             "gallery",
-            f"**{true}** taken for **{predicted}**: {count:,} of {total:,} images",
+            f"**{plain(true)}** taken for **{plain(predicted)}**: {count:,} of {total:,} images",
             run=run.id,
             true=true,
             predicted=predicted,
@@ -130,5 +133,5 @@ loss, accuracy = st.columns(2)
 loss.plotly_chart(curves(history, "loss"), config=CONFIG, key="loss")
 accuracy.plotly_chart(curves(history, "accuracy"), config=CONFIG, key="accuracy")
 if history.ended:
-    st.caption(f"Kept: {history.ended.kept}.")
+    st.caption(f"Kept: {plain(history.ended.kept)}.")
 downloads(run, predictions, result)

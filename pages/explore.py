@@ -6,7 +6,10 @@ from engine.dataset import Dataset, is_prepared, open_dataset
 from engine.errors import LoupeError
 from ui.charts import CONFIG, class_counts
 from ui.contact_sheet import Tile, contact_sheet, enlarged
-from ui.state import choose_dataset, link
+from ui.state import choose_dataset, enter, link
+from ui.wording import plain, show_problem
+
+enter()
 
 SHEET = 48
 
@@ -26,7 +29,7 @@ def offer(name: str) -> None:
                 bar.progress(progress.done / progress.total, text=text)
     except LoupeError as error:
         bar.empty()
-        st.error(str(error), icon=":material/error:")
+        show_problem(error)
         st.stop()
     st.rerun()
 
@@ -77,7 +80,7 @@ if not is_prepared(name):
 try:
     dataset = open_dataset(name)
 except LoupeError as error:
-    st.error(str(error), icon=":material/error:")
+    show_problem(error)
     st.stop()
 
 counts = dataset.class_counts()
@@ -92,5 +95,5 @@ if smallest:
     st.caption(f"In training the largest class has {largest / smallest:.2f} times the images of the smallest.")
 st.subheader("Images")
 sample(dataset)
-st.caption(f"Source: {dataset.source}.")
+st.caption(f"Source: {plain(dataset.source)}.")
 link("train", "Train on this dataset", dataset=name)

@@ -7,8 +7,11 @@ from engine.predictions import Predictions, select, top
 from engine.runs import Run
 from ui.charts import CONFIG, probability_bars
 from ui.contact_sheet import Tile, contact_sheet, enlarged
-from ui.state import choose_run, head, open_predictions
+from ui.state import choose_run, enter, head, open_predictions
 from ui.tables import SPLIT_NAMES, sure
+from ui.wording import plain, show_problem
+
+enter()
 
 PAGE = 60
 SHOW = {"mistakes": False, "right": True, "all": None}
@@ -49,10 +52,12 @@ def show_large(predictions: Predictions, dataset: Dataset, row: int) -> None:
     stored = int(predictions.indices[row])
     truth = predictions.classes[predictions.labels[row]]
     st.image(enlarged(dataset.splits[predictions.stored_in].images[stored], 280))
-    verdict = ":green[:material/check: right]" if predictions.right[row] else ":orange[:material/close: wrong]"
+    answer = plain(predictions.classes[predictions.predicted[row]])
+    right = predictions.right[row]
+    verdict = ":green[:material/check: right]" if right else f":orange[:material/close: taken for **{answer}**]"
     of_truth = predictions.probabilities[row, predictions.labels[row]]
     st.markdown(
-        f"{verdict} · true class **{truth}**, which got {sure(of_truth)} · image {stored:,} of the "
+        f"{verdict} · true class **{plain(truth)}**, which got {sure(of_truth)} · image {stored:,} of the "
         f"{predictions.stored_in} split"
     )
     best = top(predictions.probabilities[row], predictions.classes)
@@ -64,13 +69,14 @@ head("Gallery", run)
 predictions = open_predictions(run)
 try:
     dataset = open_dataset(run.recipe.dataset)
-    if dataset.fingerprint != predictions.fingerprint:
+    stored = dataset.splits[predictions.stored_in]
+    if dataset.fingerprint != predictions.fingerprint or predictions.indices.max() >= len(stored):
         raise LoupeError(
             f"The dataset {dataset.name} has changed since this run was evaluated, so its pictures cannot be shown. "
             "Train the recipe again on the dataset as it is now."
         )
 except LoupeError as error:
-    st.error(str(error), icon=":material/error:")
+    show_problem(error)
     st.stop()
 
 wrong = int((~predictions.right).sum())

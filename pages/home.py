@@ -5,8 +5,11 @@ from engine.errors import LoupeError
 from engine.machine import cores, gpu_name
 from engine.recipes import find_recipe
 from engine.runs import start
-from ui.state import go, link
+from ui.state import enter, go, link
 from ui.tables import rows_version, run_table, run_table_columns
+from ui.wording import show_problem
+
+enter()
 
 QUICK_START = "digits-quick"
 
@@ -23,7 +26,7 @@ with st.container(border=True):
         try:
             run = start(find_recipe(QUICK_START))
         except LoupeError as error:
-            st.error(str(error), icon=":material/error:")
+            show_problem(error)
         else:
             go("train", run=run.id, then="gallery")
 

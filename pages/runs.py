@@ -2,16 +2,19 @@ import streamlit as st
 
 from engine.errors import LoupeError
 from engine.runs import delete_run, open_run
-from ui.state import go, link
+from ui.state import enter, go, link
 from ui.tables import rows_version, run_table, run_table_columns
+from ui.wording import plain, show_problem
+
+enter()
 
 
 @st.dialog("Delete for good?")
 def confirm(names: list[str]) -> None:
     what = names[0] if len(names) == 1 else f"these {len(names)} runs"
-    st.markdown(f"This deletes {what} with model, log and predictions. It cannot be undone.")
+    st.markdown(f"This deletes {plain(what)} with model, log and predictions. It cannot be undone.")
     if len(names) > 1:
-        st.markdown("\n".join(f"- {name}" for name in names))
+        st.markdown("\n".join(f"- {plain(name)}" for name in names))
     yes, no = st.columns(2)
     if no.button("Keep", width="stretch"):
         st.rerun()
@@ -28,7 +31,7 @@ def confirm(names: list[str]) -> None:
 
 st.title("Runs")
 for problem in st.session_state.pop("problems", []):
-    st.error(problem, icon=":material/error:")
+    show_problem(problem)
 table = run_table()
 if table.empty:
     st.info("There are no runs yet. The quick start makes the first in under a minute.", icon=":material/info:")

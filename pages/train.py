@@ -9,7 +9,10 @@ from engine.errors import LoupeError
 from engine.recipes import ABOUT, FIELDS, MODELS, RECIPES, TYPES, Recipe, change, published
 from engine.runs import ACTIVE, Run, list_runs, open_run, resume, start
 from ui.live import show_run
-from ui.state import go, link
+from ui.state import enter, go, link
+from ui.wording import show_problem
+
+enter()
 
 
 def attached() -> Run | None:
@@ -21,7 +24,7 @@ def attached() -> Run | None:
             run.recipe  # noqa: B018 - a damaged one is told here
             return run
         except LoupeError as error:
-            st.error(str(error), icon=":material/error:")
+            show_problem(error)
     going_on = next((run for run in list_runs() if run.has_process()), None)
     if going_on:
         st.query_params["run"] = going_on.id
@@ -50,7 +53,7 @@ def show_attached(run: Run) -> None:
         try:
             resume(run)
         except LoupeError as error:
-            st.error(str(error), icon=":material/error:")
+            show_problem(error)
         else:
             st.rerun()
 
@@ -125,12 +128,12 @@ st.subheader("New training")
 try:
     recipe = choose_recipe()
 except LoupeError as error:
-    st.error(str(error), icon=":material/error:")
+    show_problem(error)
     st.stop()
 st.caption(MODELS[recipe.model])
 figures = published(recipe)
 if figures:
-    st.caption(f"Published with these settings: {figures['test_accuracy']:.2%} test accuracy ({figures['source']}).")
+    st.caption(f"Published, to compare with: {figures['test_accuracy']:.2%} test accuracy ({figures['source']}).")
 if not is_prepared(recipe.dataset) and CATALOGUE[recipe.dataset].download_bytes:
     size = CATALOGUE[recipe.dataset].download_bytes / 1e6
     st.caption(
@@ -140,6 +143,6 @@ if st.button("Start training", type="primary", icon=":material/play_arrow:"):
     try:
         new = start(recipe)
     except LoupeError as error:
-        st.error(str(error), icon=":material/error:")
+        show_problem(error)
     else:
-        go("train", run=new.id)
+        go("train", run=new.id, dataset=recipe.dataset)

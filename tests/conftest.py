@@ -2,6 +2,7 @@
 
 import random
 import shutil
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,9 @@ from engine.recipes import change, find_recipe
 from engine.runs import ACTIVE, Run, start
 
 MakeColours = Callable[..., Dataset]
+
+# A shell that starts the tests in the background has them ignore Ctrl+C, and with them all that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Trap:

@@ -65,5 +65,9 @@ def watching_launches() -> Iterator[type[LaunchedProcess]]:
 def python(*arguments: str, **settings) -> subprocess.Popen:
     """Start a Python of ours in the project's folder, in a process group of its own."""
     return subprocess.Popen(
-        [sys.executable, *arguments], cwd=PROJECT_ROOT, text=True, start_new_session=True, **settings
+        [sys.executable, *arguments],
+        cwd=PROJECT_ROOT,
+        text=True,
+        start_new_session=True,
+        **settings,
     )

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 from itertools import chain
 from typing import Any
 from urllib.parse import parse_qs
@@ -14,6 +15,7 @@ from streamlit.dataframe_util import convert_arrow_bytes_to_pandas_df
 from streamlit.testing.v1 import AppTest
 
 from engine.paths import PROJECT_ROOT
+from ui.wording import WORD_JOINER
 
 PAGES = ("home", "explore", "train", "evaluate", "gallery", "classify", "runs")
 
@@ -61,8 +63,13 @@ def title(app: AppTest) -> str:
     return found.value
 
 
+def shown(markdown: str) -> str:
+    """Return what Markdown made by ui.wording.plain looks like."""
+    return re.sub(r"\\([^\w\s])", r"\1", markdown.replace(WORD_JOINER, "")).replace("\\_", "_")
+
+
 def errors(app: AppTest) -> list[str]:
-    return [error.value for error in app.error]
+    return [shown(error.value) for error in app.error]
 
 
 def words(app: AppTest) -> str:
@@ -74,7 +81,7 @@ def words(app: AppTest) -> str:
         elif element.type == "progress":
             said.append(element.text)
         elif element.type in ("title", "subheader", "markdown", "caption", "info", "success", "error", "warning"):
-            said.append(element.value)
+            said.append(shown(element.value))
     return "\n".join(said)
 
 

@@ -59,7 +59,7 @@ def test_getting_tells_what_stopped_it(tmp_path, monkeypatch):
     monkeypatch.setenv("LOUPE_DATA", str(folder))
     with pytest.raises(LoupeError) as refused:
         list(get("digits"))
-    assert str(refused.value).startswith(f"{folder} cannot be written. ")
+    assert str(refused.value).startswith(f"{folder} cannot be written (")
     assert "LOUPE_DATA" in str(refused.value)
 
 

@@ -269,6 +269,6 @@ def test_a_data_folder_that_cannot_be_made_is_named(tmp_path, monkeypatch, name)
     (tmp_path / "occupied").write_text("a file, not a folder")
     monkeypatch.setenv("LOUPE_DATA", str(tmp_path / "occupied"))
     assert refusal(name) == (
-        f"{tmp_path / 'occupied'} cannot be written. Loupe keeps what it prepares there: make it writable, "
-        "or point LOUPE_DATA and LOUPE_RUNS at folders that are."
+        f"{tmp_path / 'occupied'} cannot be written (Not a directory). Loupe keeps what it makes there: "
+        "make it writable, or point LOUPE_DATA and LOUPE_RUNS at folders that are."
     )

@@ -127,3 +127,16 @@ def test_the_last_records_are_those_that_nothing_follows():
     last = {type(example) for example in EXAMPLES if isinstance(example, FINAL)}
     assert last == {Finished, Stopped, Cancelled, Failed}
     assert {kind for kind in KINDS.values() if issubclass(kind, Ended)} == {Finished, Stopped}
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"train_loss": "0.5"}, {"train_accuracy": None}, {"step": 1.5}, {"step": True}, {"epoch": [1]}]
+)
+def test_a_record_with_a_value_of_another_type_is_damaged(wrong):
+    values = json.loads(to_line(Step(10, 1, 0.5, 0.9, 0.001, 1000.0, 2.5))) | wrong
+    assert from_line(json.dumps(values)) is None
+
+
+def test_a_whole_number_is_a_number():
+    values = json.loads(to_line(Step(10, 1, 0.5, 0.9, 0.001, 1000.0, 2.5))) | {"train_loss": 1}
+    assert from_line(json.dumps(values)) == Step(10, 1, 1, 0.9, 0.001, 1000.0, 2.5)

@@ -109,7 +109,7 @@ def queue(digits_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             with python("-c", START_ENDLESS, **pipes) as launcher:
                 first = runs.open_run(launcher.stdout.readline().strip())
                 os.killpg(launcher.pid, signal.SIGINT)  # Ctrl+C, as a terminal does it
-                launcher.wait()
+                launcher.wait(timeout=60)
             queue = Queue(first, runs.start(QUICK), runs.start(ENDLESS), launcher.returncode)
             wait_until(lambda: set(queue.look().values()) == {"queued"})
         wait_until(lambda: queue.look()["first"] == "running" and len(first.history().epochs) >= 2)

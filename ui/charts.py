@@ -45,7 +45,7 @@ def curves(history: History, metric: str) -> go.Figure:
 
     metric: ``loss`` or ``accuracy``.
     """
-    per_epoch = history.started.steps_per_epoch if history.started else 1
+    per_epoch = max(history.started.steps_per_epoch, 1) if history.started else 1
     training, validation = _colours()
     scale, unit = (100, "%") if metric == "accuracy" else (1, "")
     figure = go.Figure()

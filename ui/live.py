@@ -8,6 +8,7 @@ from engine.records import Evaluating, Preparing
 from engine.runs import ACTIVE, Run
 from ui.charts import CONFIG, curves
 from ui.tables import SPLIT_NAMES, STATUS_ICONS, duration
+from ui.wording import plain, show_problem
 
 # Every open tab polls, and on a small machine it takes from the training that it watches.
 POLL_SECONDS = {"starting": 0.5, "queued": 1.0, "running": 1.0}
@@ -30,7 +31,7 @@ def _panel(run: Run, drawn_status: str) -> None:
         st.rerun()  # the whole page: the timer changes or goes, and so does what is offered
     with st.container(border=True):
         heading, button = st.columns([4, 1], vertical_alignment="center")
-        heading.markdown(f"{STATUS_ICONS[status]} **{run.id}** · {status}")
+        heading.markdown(f"{STATUS_ICONS[status]} **{plain(run.id)}** · {status}")
         if status in ACTIVE:
             stopping = run.stop_file.exists()
             button.button(
@@ -45,7 +46,7 @@ def _panel(run: Run, drawn_status: str) -> None:
             share, text = _progress(history, status)
             st.progress(share, text="Stopping: " + text if stopping else text)
         elif explanation := run.explain(history):
-            st.error(explanation, icon=":material/error:")
+            show_problem(explanation)
         if history.started:
             _figures(run, history)
             loss, accuracy = st.columns(2)
@@ -83,7 +84,7 @@ def _figures(run: Run, history: History) -> None:
     if not source or not history.started:
         return
     shown = [
-        ("Training loss", f"{source.train_loss:.4f}", "Cross-entropy in nats, mean over the latest steps."),
+        ("Training loss", f"{source.train_loss:.4g}", "Cross-entropy in nats, mean over the latest steps."),
         ("Training accuracy", f"{source.train_accuracy:.2%}", "Of the images in the latest steps."),
         ("Pace", f"{source.images_per_second:,.0f}/s", "Training images a second, validation left out."),
     ]
@@ -103,5 +104,5 @@ def _figures(run: Run, history: History) -> None:
         reference = f" Published: {figures['test_accuracy']:.2%} ({figures['source']})." if figures else ""
         st.caption(
             f"{duration(ended.train_seconds)} of training, {ended.epochs} of {history.started.epochs} epochs finished. "
-            f"Kept: {ended.kept}.{reference}"
+            f"Kept: {plain(ended.kept)}.{reference}"
         )

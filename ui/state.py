@@ -12,12 +12,7 @@ from engine.errors import LoupeError
 from engine.predictions import Predictions
 from engine.runs import ACTIVE, Run, list_runs, open_run
 from ui.tables import SPLIT_NAMES, STATUS_ICONS, history_of, label, predictions_of, summarize
-
-# Streamlit runs a script in a folder called pages by itself, without the entry script, when its URL is the first that
-# a new server is asked for. Whoever comes that way is sent through the entry script, which ends that mode.
-if PagesManager.uses_pages_directory:
-    PagesManager.uses_pages_directory = False
-    st.rerun()
+from ui.wording import plain, show_problem
 
 PAGES = {
     "home": st.Page("pages/home.py", title="Home", icon=":material/home:", default=True),
@@ -28,6 +23,17 @@ PAGES = {
     "classify": st.Page("pages/classify.py", title="Classify", icon=":material/image_search:"),
     "runs": st.Page("pages/runs.py", title="Runs", icon=":material/history:"),
 }
+
+
+def enter() -> None:
+    """Send whoever came to a page past the entry script through it. Each page calls this first.
+
+    Streamlit runs a script in a folder called pages by itself, without the entry script, for those who are the first
+    to come to a new server; ``st.navigation`` ends that.
+    """
+    if "entered" not in st.session_state:
+        PagesManager.uses_pages_directory = False
+        st.rerun()
 
 
 def go(page: str, **choices: str) -> Never:
@@ -72,7 +78,7 @@ def choose_run() -> Run:
         try:
             open_run(asked)
         except LoupeError as error:
-            st.error(f"{error} Shown below is the newest.", icon=":material/error:")
+            show_problem(f"{error} Shown below is the newest.")
     names = [run.id for run in list_runs()]
     if not names:
         st.info("There is no trained model yet. The quick start trains one in under a minute.", icon=":material/info:")
@@ -89,12 +95,12 @@ def head(title: str, run: Run) -> None:
     summary = summarize(run)
     how = "" if summary["accuracy"] is None else f" · {summary['accuracy']:.2%} of {summary['count']}"
     st.title(title)
-    what = f" · {summary['model']} on {summary['dataset']}" if summary["model"] else ""
-    st.caption(f"{STATUS_ICONS[summary['status']]} {run.id}{what} · {summary['status']}{how}")
+    what = f" · {plain(summary['model'])} on {plain(summary['dataset'])}" if summary["model"] else ""
+    st.caption(f"{STATUS_ICONS[summary['status']]} {plain(run.id)}{what} · {summary['status']}{how}")
     try:
         run.recipe  # noqa: B018 - the pages take it for granted
     except LoupeError as error:
-        st.error(str(error), icon=":material/error:")
+        show_problem(error)
         st.stop()
 
 
@@ -112,7 +118,7 @@ def open_predictions(run: Run) -> Predictions:
             st.info("This run is still going on; its evaluation comes at its end.", icon=":material/hourglass_top:")
             link("train", "Watch it", run=run.id)
             st.stop()
-        st.error(run.explain(history) or str(error), icon=":material/error:")
+        show_problem(run.explain(history) or error)
         if run.weights.exists() and st.button("Evaluate its model now", icon=":material/rule:"):
             evaluate_now(run)
         st.stop()
@@ -131,6 +137,6 @@ def evaluate_now(run: Run) -> None:
             bar.progress(progress.done / progress.total, text=text)
     except LoupeError as error:
         bar.empty()
-        st.error(str(error), icon=":material/error:")
+        show_problem(error)
     else:
         st.rerun()

@@ -126,7 +126,9 @@ def in_words(successes: int, count: int) -> str:
 
 
 def sure(probability: float) -> str:
-    """Say a probability in percent, and never that it is 100%."""
+    """Say a probability in percent, and that it is 0% or 100% only where it is."""
+    if 0 < probability < 0.0005:
+        return "<0.1%"
     return ">99.9%" if 0.9995 <= probability < 1 else f"{probability:.1%}"
 
 

@@ -2,6 +2,8 @@
 
 import re
 import shutil
+from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from browsing import Server, Traffic, address, follow, open_page, tiles, wait_for_address, wait_until_settled
@@ -9,6 +11,7 @@ from damage import copy_of
 from playwright.sync_api import Page, expect
 
 from engine.runs import Run
+from ui.wording import WORD_JOINER
 
 TITLES = {
     "": "Loupe",
@@ -88,3 +91,35 @@ def test_a_row_of_the_table_opens_its_run_and_the_way_back_leads_home(
     page.go_back()
     wait_for_address(page, "/")
     expect(page.get_by_role("button", name="Train on the digits")).to_be_visible()
+
+
+MARKUP = (
+    "![a](https://outside.example/x.png) [b](https://outside.example) :red[**c**] :material/home: www.outside.example"
+)
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate", "gallery"])
+def test_text_of_an_address_is_shown_as_it_is(
+    server: Server, page: Page, traffic: Traffic, finished: Run, name: str
+) -> None:
+    open_page(page, f"{server.url}/{name}?run={quote(MARKUP)}", TITLES[name])
+    alert = page.get_by_test_id("stAlert").first
+    expect(alert).to_be_visible()
+    assert MARKUP in alert.inner_text().replace(WORD_JOINER, "")
+    assert alert.get_by_role("link").count() == alert.get_by_role("img", include_hidden=False).count() == 0
+    wait_until_settled(page)
+    assert traffic.beyond_this_machine() == []
+
+
+def test_a_new_server_that_is_first_asked_for_a_page_goes_through_the_entry_script(
+    digits_data: Path, tmp_path: Path, page: Page
+) -> None:
+    server = Server(digits_data, tmp_path / "runs")
+    server.start()
+    try:
+        open_page(page, f"{server.url}/explore?dataset=digits", "Digits")
+        links = page.get_by_test_id("stSidebarNav").get_by_role("link")
+        expect(links).to_have_text(["Home", "Explore", "Train", "Evaluate", "Gallery", "Classify", "Runs"])
+        assert address(page) == ("/explore", {"dataset": "digits"})
+    finally:
+        server.kill()

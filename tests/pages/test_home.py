@@ -110,5 +110,5 @@ def test_runs_that_cannot_be_written_are_told(tmp_path: Path) -> None:
     app = click(open_page(), "Train on the digits")
     assert title(app) == "Loupe"
     (error,) = errors(app)
-    assert error.startswith(f"{tmp_path / 'runs'} cannot be written.")
+    assert error.startswith(f"{tmp_path / 'runs'} cannot be written (")
     assert errors(show(app)) == []

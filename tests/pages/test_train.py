@@ -119,7 +119,7 @@ def test_what_was_chosen_is_kept_over_a_visit_to_another_page() -> None:
 
 def test_a_published_figure_is_shown_for_the_settings_that_it_is_for() -> None:
     app = choose(open_page("train"), "mnist-lenet5")
-    assert "Published with these settings: 99.05% test accuracy (LeCun et al. 1998" in words(app)
+    assert "Published, to compare with: 99.05% test accuracy (LeCun et al. 1998" in words(app)
     field(app, "mnist-lenet5", "threads").set_value(1)
     assert "Published" in words(show(app))
     field(app, "mnist-lenet5", "epochs").set_value(6)
@@ -154,7 +154,7 @@ def test_a_training_is_started_as_it_was_set(launches) -> None:
     expected = change(find_recipe("digits-quick"), changes).as_dict()
     assert written == {name: value for name, value in expected.items() if name != "precision"}
     assert run.status() in ACTIVE
-    assert app.query_params == {"run": run.id}
+    assert app.query_params == {"run": run.id, "dataset": run.recipe.dataset}
     assert f"**{run.id}** · " in words(app)
     assert button(app, "Stop")
 
@@ -177,7 +177,7 @@ def test_a_run_that_died_is_resumed(finished: Run, launches) -> None:
 def test_runs_that_cannot_be_written_are_told(tmp_path) -> None:
     (tmp_path / "runs").write_text("a file, where a folder should be")
     (error,) = errors(click(open_page("train"), "Start training"))
-    assert error.startswith(f"{tmp_path / 'runs'} cannot be written.")
+    assert error.startswith(f"{tmp_path / 'runs'} cannot be written (")
 
 
 # A run that goes on
