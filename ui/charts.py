@@ -113,6 +113,7 @@ def recall_bars(per_class: list[dict]) -> go.Figure:
             text=[f"{recall:.1%}" for recall in recalls],
             textposition="inside",
             insidetextanchor="start",
+            insidetextfont={"color": INK if is_dark() else PAPER},
             hovertemplate="%{x}: %{y:.2f}% of %{customdata:,}<extra></extra>",
             marker_color=_colours()[0],
         )
