@@ -86,13 +86,15 @@ def resume(args: argparse.Namespace) -> tuple[object, str, int]:
 
 def _follow(run: Run) -> tuple[object, str, int]:
     """Tell what a run does until it has ended, then sum it up."""
-    say(f"run {run.id}")
     history = run.history()
     told: Record | str | None = None
     epochs_told = len(history.epochs)
-    stopping = False
+    announced = stopping = False
     while True:
-        try:
+        try:  # of all that follows: Ctrl+C may come as soon as the run is told
+            if not announced:
+                announced = True
+                say(f"run {run.id}")
             status = run.status(history.read())
             for epoch in history.epochs[epochs_told:]:  # each, however fast; of the rest, the latest
                 say(_progress_line(epoch, history))
