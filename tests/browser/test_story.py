@@ -56,7 +56,7 @@ def test_from_the_quick_start_to_a_picture_of_ones_own(server: Server, page: Pag
     # A cell, clicked on its number, opens its images.
     (threes,) = [cell for cell in cells if cell.true == cell.predicted == "3"]
     threes.click_centre()
-    wait_for_address(page, "/gallery", true="3", predicted="3")
+    wait_for_address(page, "/gallery", true="3", predicted="3", show="all")
     assert address(page)[1] == {"run": run.id, "true": "3", "predicted": "3", "show": "all"}
     expect(tiles(page)).to_have_count(threes.images)
     expect(tiles(page).filter(has_text=re.compile("^3[^→]*$"))).to_have_count(threes.images)
@@ -74,7 +74,6 @@ def test_from_the_quick_start_to_a_picture_of_ones_own(server: Server, page: Pag
         expect(page.get_by_text(f"There are no images of true class {cell.true} taken for")).to_be_visible()
 
     # A tile opens its image, large.
-    follow(page, "Gallery")
     page.goto(f"{server.url}/gallery?run={run.id}&show=all&true=7")
     tiles(page).nth(4).click()
     dialog = page.get_by_role("dialog")
@@ -87,7 +86,7 @@ def test_from_the_quick_start_to_a_picture_of_ones_own(server: Server, page: Pag
 
     # Pictures of one's own: a digit, and what is none.
     follow(page, "Classify")
-    assert address(page) == ("/classify", {"run": run.id})
+    wait_for_address(page, "/classify", run=run.id)
     row = int(np.flatnonzero(predictions.right)[0])
     picture = io.BytesIO()
     Image.fromarray(open_dataset("digits").splits["test"].images[predictions.indices[row], ..., 0]).save(picture, "PNG")
