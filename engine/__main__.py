@@ -6,17 +6,23 @@ import io
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from engine import catalogue, recipes, runs
 from engine.dataset import open_dataset
 from engine.errors import LoupeError, reason_of
+from engine.importing import import_dataset
+from engine.ingest import DEFAULT_TEST_SHARE, Plan, Request, plan_import
+from engine.inspection import DEFAULT_THRESHOLD, MAX_DISTANCE, as_document, inspect, load_inspection
 from engine.log import History
+from engine.origins import BAD_FILES, original_sizes, read_bad_files
+from engine.pictures import FITS
 from engine.predictions import Predictions, evaluation, load_predictions, top
 from engine.recipes import published
 from engine.records import Epoch, Evaluating, Preparing, Record, Started, Step
 from engine.runs import ACTIVE, Run
+from engine.words import counted
 
 
 def say(text: str) -> None:
@@ -39,7 +45,8 @@ def get_dataset(args: argparse.Namespace) -> tuple[object, str, int]:
     said = 0.0
     for progress in catalogue.get(args.name):
         if progress.total and time.monotonic() - said > 1:
-            say(f"{progress.done / 1e6:.1f} of {progress.total / 1e6:.1f} MB")
+            until = "" if progress.seconds_left is None else f", {progress.seconds_left:,.0f} s left"
+            say(f"{progress.done / 1e6:.1f} of {progress.total / 1e6:.1f} MB{until}")
             said = time.monotonic()
     dataset = open_dataset(args.name)
     images = {split: len(stored) for split, stored in dataset.splits.items()}
@@ -49,6 +56,81 @@ def get_dataset(args: argparse.Namespace) -> tuple[object, str, int]:
         f"{dataset.name}: {counts} of {len(dataset.classes)} classes",
         0,
     )
+
+
+def import_pictures(args: argparse.Namespace) -> tuple[object, str, int]:
+    """Make a dataset of a folder, a zip or a CSV manifest of pictures."""
+    request = Request(args.name, args.path, args.test, args.size, args.fit, args.test_share, args.seed)
+    if args.dry_run:
+        planning = plan_import(request)
+        while True:
+            try:
+                next(planning)
+            except StopIteration as ended:
+                plan: Plan = ended.value
+                return {"name": args.name} | plan.as_document(), "\n".join(_plan_lines(args.name, plan)), 0
+    said = 0.0
+    for progress in import_dataset(request):
+        if time.monotonic() - said > 1:
+            say(progress.in_words())
+            said = time.monotonic()
+    dataset = open_dataset(args.name)
+    images = {split: len(stored) for split, stored in dataset.splits.items()}
+    counts = " and ".join(f"{count:,} {split} images" for split, count in images.items())
+    height, width, channels = dataset.image_shape
+    text = f"{dataset.name}: {counts} of {len(dataset.classes)} classes, {width} x {height} pixels"
+    if dataset.bad_file_count:
+        text += f"; {counted(dataset.bad_file_count, 'bad file')} left out, listed in {dataset.folder / BAD_FILES}"
+    document = {
+        "name": dataset.name,
+        "present": True,
+        "classes": list(dataset.classes),
+        "images": images,
+        "image_shape": [height, width, channels],
+        "bad_files": dataset.bad_file_count,
+        "source": dataset.source,
+    }
+    return document, text, 0
+
+
+def _plan_lines(name: str, plan: Plan) -> Iterator[str]:
+    yield f"{name}: {plan.layout}"
+    for split, numbers in plan.counts.items():
+        by_class = ", ".join(f"{label} {count:,}" for label, count in zip(plan.classes, numbers, strict=True))
+        yield f"{split:6} {sum(numbers):,} images: {by_class}"
+    yield from plan.in_words()
+    yield "nothing was written"
+
+
+def check(args: argparse.Namespace) -> tuple[object, str, int]:
+    """Look for copies, test images that are in train too, and odd images."""
+    if not 0 <= args.threshold <= MAX_DISTANCE:
+        raise LoupeError(f"--threshold is {args.threshold}, but must be between 0 and {MAX_DISTANCE} bits.")
+    dataset = open_dataset(args.name)
+    inspection = load_inspection(dataset)
+    if inspection is None:
+        said = 0.0
+        steps = inspect(dataset, original_sizes(dataset))
+        while inspection is None:
+            try:
+                progress = next(steps)
+            except StopIteration as ended:
+                inspection = ended.value
+            else:
+                if time.monotonic() - said > 1:
+                    say(f"{progress.stage}: {progress.done:,} of {progress.total:,}")
+                    said = time.monotonic()
+    document = as_document(inspection, args.threshold, read_bad_files(dataset))
+    lines = [
+        f"{dataset.name}: {len(document['exact']):,} pairs of exact copies, {len(document['near']):,} of near copies "
+        f"(up to {args.threshold} bits apart), {len(document['odd']):,} odd images, "
+        f"{dataset.bad_file_count:,} bad files"
+    ]
+    if "test" in dataset.splits:
+        count = len(dataset.splits["test"])
+        lines.append(f"{len(document['leaked_test']):,} of {count:,} test images have a copy in train")
+    lines += [f"odd: {odd['split']} {odd['index']}: {odd['reason']}" for odd in document["odd"][:10]]
+    return document, "\n".join(lines), 0
 
 
 def list_recipes(args: argparse.Namespace) -> tuple[object, str, int]:
@@ -276,6 +358,25 @@ def build_parser() -> argparse.ArgumentParser:
 
     command("datasets", list_datasets)
     command("get", get_dataset).add_argument("name", metavar="NAME", help="one of the datasets")
+    importing = command("import", import_pictures)
+    importing.add_argument("name", metavar="NAME", help="what the dataset will be called")
+    importing.add_argument("path", metavar="PATH", help="a folder, a zip, or a CSV manifest with file,label[,split]")
+    importing.add_argument("--test", metavar="PATH", help="a folder or zip of test images, a folder for each class")
+    importing.add_argument("--size", metavar="N", type=int, help="side in pixels that every image is brought to")
+    importing.add_argument("--fit", choices=FITS, default="crop", help="cut out the middle, or pad with black")
+    importing.add_argument(
+        "--test-share",
+        metavar="S",
+        type=float,
+        help=f"share of each class held back for testing (default: {DEFAULT_TEST_SHARE}, or 0 of a source with splits)",
+    )
+    importing.add_argument("--seed", metavar="N", type=int, default=0, help="decides which images those are")
+    importing.add_argument("--dry-run", action="store_true", help="say what was understood, and write nothing")
+    checking = command("check", check)
+    checking.add_argument("name", metavar="NAME", help="a dataset that is here")
+    checking.add_argument(
+        "--threshold", metavar="BITS", type=int, default=DEFAULT_THRESHOLD, help="how far apart near copies may be"
+    )
     command("recipes", list_recipes)
     training = command("train", train)
     training.add_argument("recipe", metavar="RECIPE", help="one of the recipes")

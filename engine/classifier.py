@@ -11,8 +11,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from engine.dataset import Dataset, Split
-from engine.errors import LoupeError, listed, reason_of
+from engine.dataset import Dataset
+from engine.errors import LoupeError, reason_of
 from engine.inference import logits_in_batches
 from engine.models import build_model
 from engine.paths import replacing, writing_to
@@ -21,7 +21,8 @@ from engine.preprocessing import Preprocess, Preprocessing
 from engine.recipes import Recipe
 from engine.records import Evaluating
 from engine.runs import Run
-from engine.training import hold_back
+from engine.training import hold_back, validation_split
+from engine.words import listed
 
 FORMAT = "1"
 
@@ -117,22 +118,21 @@ def has_split(dataset: Dataset, recipe: Recipe, split: str) -> bool:
     return split in dataset.splits or (split == "val" and recipe.validation_share > 0)
 
 
-def find_split(dataset: Dataset, recipe: Recipe, split: str) -> tuple[Split, Tensor]:
-    """Return where a split's images are stored, and their indices there; ``train`` leaves out what is validated on."""
+def find_split(dataset: Dataset, recipe: Recipe, split: str) -> tuple[str, Tensor]:
+    """Return the dataset's split that holds a run's, and the indices there; ``train`` leaves out what is held back."""
     if not has_split(dataset, recipe, split):
         held = [name for name in ("train", "val", "test") if has_split(dataset, recipe, name)]
         raise LoupeError(f"There is no split {split!r} in this run. Its splits: {listed(held)}.")
     if split in ("train", "val"):
-        stored = dataset.splits["train"]
-        train, val = hold_back(len(stored), recipe)
-        return stored, train if split == "train" else val
-    stored = dataset.splits[split]
-    return stored, torch.arange(len(stored))
+        train, val = hold_back(dataset, recipe)
+        return ("train", train) if split == "train" else (validation_split(dataset), val)
+    return split, torch.arange(len(dataset.splits[split]))
 
 
 def gather(classifier: Classifier, run: Run, dataset: Dataset, split: str) -> Iterator[Evaluating]:
     """Run a split through a model and write the run's predictions for it, yielding progress."""
-    stored, indices = find_split(dataset, run.recipe, split)
+    stored_in, indices = find_split(dataset, run.recipe, split)
+    stored = dataset.splits[stored_in]
     batches: list[np.ndarray] = []
     done = 0
     for batch in classifier.probabilities(stored.images, indices):
@@ -141,6 +141,7 @@ def gather(classifier: Classifier, run: Run, dataset: Dataset, split: str) -> It
         yield Evaluating(split, done, len(indices))
     predictions = Predictions(
         split=split,
+        stored_in=stored_in,
         probabilities=np.concatenate(batches),
         labels=stored.labels[indices.numpy()],
         indices=indices.numpy(),

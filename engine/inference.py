@@ -1,5 +1,6 @@
 """Running a model on many images: always in float32, whatever it was trained in."""
 
+import warnings
 from collections.abc import Iterator
 
 import numpy as np
@@ -9,6 +10,13 @@ from torch import Tensor, nn
 BATCH_SIZE = 500
 
 
+def as_tensor(images: np.ndarray) -> Tensor:
+    """Make a tensor that shares an array's memory; neither may be written to when the array may not."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(images)
+
+
 def logits_in_batches(
     model: nn.Module, preprocess: nn.Module, images: Tensor | np.ndarray, indices: Tensor | None = None
 ) -> Iterator[Tensor]:
@@ -16,7 +24,7 @@ def logits_in_batches(
 
     images: uint8 (count, height, width, channels). The model must be in evaluation mode.
     """
-    images = images if isinstance(images, Tensor) else torch.from_numpy(images)
+    images = images if isinstance(images, Tensor) else as_tensor(images)
     device = next(model.parameters()).device
     if indices is None:
         indices = torch.arange(len(images))

@@ -6,7 +6,8 @@ from itertools import pairwise
 from torch import Tensor, nn
 from torch.nn import functional
 
-from engine.errors import LoupeError, listed
+from engine.errors import LoupeError
+from engine.words import listed
 
 
 def build_model(name: str, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:

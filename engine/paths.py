@@ -1,6 +1,7 @@
 """Where things live, and how files are replaced."""
 
 import errno
+import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,6 +42,19 @@ def replacing(path: Path) -> Iterator[Path]:
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def is_locked(path: Path) -> bool:
+    """Tell whether a process holds the lock of a file."""
+    try:
+        with path.open("rb") as file:
+            # Shared, so that those who only look do not take each other for the one who holds it.
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 @contextmanager

@@ -2,7 +2,12 @@
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -11,9 +16,25 @@ from engine.errors import LoupeError, reason_of
 
 # 100 million pixels take 300 MB as RGB: more than cameras make, and what a small machine can spare.
 MAX_PIXELS = 100_000_000
+MAX_FILE_BYTES = 400_000_000
 # Raster formats that Pillow decodes by itself; EPS, for one, would start Ghostscript on the file.
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF", "TGA", "ICO")
 SUFFIXES = ("png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff", "ppm", "pgm", "jp2", "avif", "tga", "ico")
+
+# How a picture is brought to another shape: its middle is cut out, or it is laid whole on black.
+FITS = ("crop", "pad")
+# A JPEG is decoded at an eighth, a quarter or half of its size where that leaves this many times what is needed.
+DRAFT = 2
+TURNED = (5, 6, 7, 8)  # EXIF orientations in which a picture lies on its side
+
+
+@dataclass(frozen=True, slots=True)
+class Original:
+    """A picture as it came: its upright size in pixels, and Pillow's name for its pixels, such as RGB or L."""
+
+    width: int
+    height: int
+    mode: str
 
 
 def open_picture(source: Path | bytes, channels: int) -> np.ndarray:
@@ -22,11 +43,72 @@ def open_picture(source: Path | bytes, channels: int) -> np.ndarray:
     Turned as its EXIF says; transparency laid on white; 16 bits brought to 8; the first frame of an animation.
     Raises LoupeError with the reason when it cannot be had.
     """
+    with _without_warnings(), _telling_reasons(), _opened(_in_memory(_content(source))) as image:
+        return _as_array(_plain(image, channels), channels)
+
+
+def fit_picture(content: bytes, height: int, width: int, channels: int, fit: str) -> tuple[np.ndarray, Original]:
+    """Open a picture at a size of one's own: uint8 (height, width, channels), and what it was.
+
+    fit: one of FITS; the picture is scaled by its shorter side to be cropped, by its longer side to be padded.
+    As ``open_picture`` otherwise, but warnings of Pillow are the caller's.
+    """
+    with _telling_reasons(), _opened(_in_memory(content)) as image:
+        original = _original(image)
+        box = _crop_box(original, height, width) if fit == "crop" else (0, 0, original.width, original.height)
+        size = (width, height) if fit == "crop" else _padded_size(original, height, width)
+        factor = max(size[0] / (box[2] - box[0]), size[1] / (box[3] - box[1]))
+        if factor < 1:
+            enough = (max(1, int(DRAFT * image.width * factor)), max(1, int(DRAFT * image.height * factor)))
+            image.draft("L" if channels == 1 else None, enough)
+        plain = _plain(image, channels)
+        shrunk = plain.width / original.width, plain.height / original.height
+        if size != plain.size or box != (0, 0, *plain.size):
+            box = (box[0] * shrunk[0], box[1] * shrunk[1], box[2] * shrunk[0], box[3] * shrunk[1])
+            # Bilinear with antialiasing, as torchvision's Resize does.
+            plain = plain.resize(size, Image.Resampling.BILINEAR, box=box, reducing_gap=3.0)
+        if size != (width, height):
+            whole = Image.new(plain.mode, (width, height))
+            whole.paste(plain, ((width - size[0]) // 2, (height - size[1]) // 2))
+            plain = whole
+        return _as_array(plain, channels), original
+
+
+def look_at(file: BinaryIO) -> Original:
+    """Read what a picture is from its first bytes, without decoding it."""
+    with _without_warnings(), _telling_reasons(), _opened(file) as image:
+        if image.format == "PNG" and "exif" not in image.info:  # it would be decoded to look for EXIF at its end
+            return Original(*image.size, image.mode)
+        return _original(image)
+
+
+def has_colour(content: bytes) -> bool:
+    """Tell whether a picture is more than grey, whatever it is stored as. Looked at small, and with some tolerance."""
+    with _without_warnings(), _telling_reasons(), _opened(_in_memory(content)) as image:
+        if image.mode in ("1", "L", "LA", "F", "I") or image.mode.startswith("I;16"):
+            return False
+        image.draft(None, (64, 64))
+        small = _plain(image, 3)
+        small.thumbnail((64, 64))
+        pixels = np.asarray(small).astype(np.int16)
+    spread = pixels.max(axis=2) - pixels.min(axis=2)
+    # JPEG leaves grey pictures a level or two off grey; a tinted scan differs by more, all over or somewhere.
+    return bool(spread.max() > 12)
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Keep to ourselves what Pillow warns of: odd metadata, and sizes that Loupe has a limit of its own for."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="PIL")
+        yield
+
+
+@contextmanager
+def _telling_reasons() -> Iterator[None]:
+    """Turn whatever opening a picture may raise into a sentence."""
     try:
-        with warnings.catch_warnings():
-            # Of odd metadata, and of sizes that Loupe has a limit of its own for.
-            warnings.filterwarnings("ignore", module="PIL")
-            return _open(source, channels)
+        yield
     except Image.DecompressionBombError as error:
         raise LoupeError(_too_large(None)) from error
     except (FileNotFoundError, NotADirectoryError):
@@ -45,18 +127,66 @@ def open_picture(source: Path | bytes, channels: int) -> np.ndarray:
         ) from error
 
 
-def _open(source: Path | bytes, channels: int) -> np.ndarray:
-    content = source if isinstance(source, bytes) else source.read_bytes()
+def _content(source: Path | bytes) -> bytes:
+    if isinstance(source, bytes):
+        return source
+    if source.stat().st_size > MAX_FILE_BYTES:
+        raise LoupeError(f"The file is larger than {MAX_FILE_BYTES // 1_000_000} MB. Make the picture smaller first.")
+    return source.read_bytes()
+
+
+def _in_memory(content: bytes) -> BinaryIO:
     if not content:
         raise LoupeError("The file is empty. Get a whole copy of it.")
+    return io.BytesIO(content)
+
+
+@cache
+def _formats() -> list[str]:
+    """List the formats of ours that this Pillow was built with."""
     Image.init()
-    with Image.open(io.BytesIO(content), formats=[name for name in FORMATS if name in Image.OPEN]) as image:
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+@contextmanager
+def _opened(file: BinaryIO) -> Iterator[Image.Image]:
+    """Open a picture of one of the known formats, not yet decoded."""
+    with Image.open(file, formats=_formats()) as image:
         if image.width * image.height > MAX_PIXELS:
             raise LoupeError(_too_large(image.size))
-        image.load()
-        upright = ImageOps.exif_transpose(image)
-        plain = _on_white(_eight_bits(upright)).convert("L" if channels == 1 else "RGB")
+        yield image
+
+
+def _original(image: Image.Image) -> Original:
+    width, height = image.size
+    if image.getexif().get(0x0112) in TURNED:
+        width, height = height, width
+    return Original(width, height, image.mode)
+
+
+def _plain(image: Image.Image, channels: int) -> Image.Image:
+    """Decode a picture to upright grey or RGB."""
+    image.load()
+    ImageOps.exif_transpose(image, in_place=True)
+    return _on_white(_eight_bits(image)).convert("L" if channels == 1 else "RGB")
+
+
+def _as_array(plain: Image.Image, channels: int) -> np.ndarray:
     return np.asarray(plain).reshape(plain.height, plain.width, channels)
+
+
+def _crop_box(original: Original, height: int, width: int) -> tuple[float, float, float, float]:
+    """Return the middle of a picture in the shape of height and width: left, top, right, bottom."""
+    scale = min(original.width / width, original.height / height)
+    columns, rows = width * scale, height * scale
+    left, top = (original.width - columns) / 2, (original.height - rows) / 2
+    return left, top, left + columns, top + rows
+
+
+def _padded_size(original: Original, height: int, width: int) -> tuple[int, int]:
+    """Return the width and height of a picture scaled to fit into height and width."""
+    scale = min(width / original.width, height / original.height)
+    return max(1, min(width, round(original.width * scale))), max(1, min(height, round(original.height * scale)))
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

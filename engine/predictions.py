@@ -15,11 +15,12 @@ class Predictions:
     """Probabilities of one run on one split, an image a row, in the split's order.
 
     probabilities: float32 (count, classes). labels: int64 (count,), the true classes.
-    indices: int64 (count,), where the images are stored: in the dataset's test split, or for train and val in its
-    train split. fingerprint: of the dataset that the images are from.
+    stored_in: the dataset's split that holds the images; val may be held back from train. indices: int64 (count,),
+    where they are in it. fingerprint: of the dataset that the images are from.
     """
 
     split: str
+    stored_in: str
     probabilities: np.ndarray
     labels: np.ndarray
     indices: np.ndarray
@@ -43,11 +44,6 @@ class Predictions:
         return self.predicted == self.labels
 
     @property
-    def stored_in(self) -> str:
-        """The dataset's split that the indices point into."""
-        return "test" if self.split == "test" else "train"
-
-    @property
     def accuracy(self) -> float:
         return float(self.right.mean())
 
@@ -63,6 +59,7 @@ def save_predictions(predictions: Predictions, path: Path) -> None:
         np.savez_compressed(
             file,
             split=np.array(predictions.split),
+            stored_in=np.array(predictions.stored_in),
             probabilities=predictions.probabilities,
             labels=predictions.labels,
             indices=predictions.indices,
@@ -76,8 +73,12 @@ def load_predictions(path: Path) -> Predictions:
     try:
         # Opened here: NumPy leaves a file that it cannot read open.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            split = str(arrays["split"])
+            # Files of before there was more than one place for validation images do not say it.
+            stored_in = str(arrays["stored_in"]) if "stored_in" in arrays else "test" if split == "test" else "train"
             predictions = Predictions(
-                split=str(arrays["split"]),
+                split=split,
+                stored_in=stored_in,
                 probabilities=arrays["probabilities"],
                 labels=arrays["labels"],
                 indices=arrays["indices"],

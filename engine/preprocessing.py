@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from engine.dataset import Dataset
+from engine.statistics import mean_and_deviation, pixel_levels
 
 
 @dataclass(frozen=True)
@@ -46,19 +47,9 @@ def _fixed(mean: float, deviation: float):
 
 
 def _measured(dataset: Dataset) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    images = dataset.splits["train"].images
-    # Levels are counted channel by channel, a block at a time: exact, and no copy of the whole set.
-    levels = np.zeros((images.shape[-1], 256), dtype=np.int64)
-    for start in range(0, len(images), 4096):
-        block = images[start : start + 4096]
-        for channel in range(images.shape[-1]):
-            levels[channel] += np.bincount(block[..., channel].ravel(), minlength=256)
-    values = np.arange(256) / 255
-    mean = levels @ values / levels.sum(axis=1)
-    variance = levels @ values**2 / levels.sum(axis=1) - mean**2
+    mean, deviation = mean_and_deviation(pixel_levels(dataset))
     # Of blank images the deviation is 0: leave them as they are.
-    deviation = np.where(variance > 1e-12, np.sqrt(np.maximum(variance, 0)), 1.0)
-    return tuple(mean.tolist()), tuple(deviation.tolist())
+    return tuple(mean.tolist()), tuple(np.where(deviation > 0, deviation, 1.0).tolist())
 
 
 SCALINGS = {"unit": _fixed(0.0, 1.0), "half": _fixed(0.5, 0.5), "dataset": _measured}

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from engine.errors import LoupeError, listed
+from engine.errors import LoupeError
+from engine.words import listed
 
 # These say how a machine runs a recipe, not what is trained.
 MACHINE_FIELDS = frozenset({"threads", "precision", "device"})
@@ -48,7 +49,11 @@ class Recipe:
         common=True,
     )
     validation_share: float = _field(
-        0.0, "Share of the training images held back to watch and choose by.", low=0.0, high=0.9, common=True
+        0.0,
+        "Share of the training images held back to watch and choose by; none of a dataset with a val split of its own.",
+        low=0.0,
+        high=0.9,
+        common=True,
     )
     keep: str = _field(
         "last",

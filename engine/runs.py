@@ -1,6 +1,5 @@
 """A run: one training of one recipe, and all that is known of it, in a directory."""
 
-import fcntl
 import json
 import re
 import shutil
@@ -16,11 +15,13 @@ from pathlib import Path
 from filelock import FileLock
 
 from engine.catalogue import find_source
-from engine.errors import LoupeError, listed, reason_of
+from engine.dataset import is_prepared
+from engine.errors import LoupeError, reason_of
 from engine.log import History
-from engine.paths import PROJECT_ROOT, child_environment, replacing, runs_root, writing_to
+from engine.paths import PROJECT_ROOT, child_environment, is_locked, replacing, runs_root, writing_to
 from engine.recipes import Recipe, from_dict
 from engine.records import FINAL, Cancelled, Failed, Preparing, Queued, Resumed, Stopped
+from engine.words import listed
 
 ACTIVE = ("starting", "queued", "running")
 # A new run may take this long until its process has its lock.
@@ -112,15 +113,7 @@ class Run:
 
     def has_process(self) -> bool:
         """Tell whether a process executes the run: whether anybody holds its lock."""
-        try:
-            with (self.path / "lock").open("rb") as file:
-                # Shared, so that those who only look do not take each other for the one who holds it.
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-        return False
+        return is_locked(self.path / "lock")
 
     def _created(self) -> float:
         try:
@@ -219,7 +212,8 @@ def launch(run: Run) -> None:
 
 def start(recipe: Recipe) -> Run:
     """Create a run and start its process; an unknown dataset is refused."""
-    find_source(recipe.dataset)
+    if not is_prepared(recipe.dataset):
+        find_source(recipe.dataset)
     run = create_run(recipe)
     launch(run)
     return run

@@ -14,7 +14,7 @@ from torch.nn import functional
 from engine import augmentation
 from engine.dataset import Dataset, Split
 from engine.errors import LoupeError
-from engine.inference import BATCH_SIZE, logits_in_batches
+from engine.inference import BATCH_SIZE, as_tensor, logits_in_batches
 from engine.models import build_model
 from engine.optimization import build_optimizer, build_schedule
 from engine.preprocessing import Preprocess, preprocessing_for
@@ -65,7 +65,7 @@ class Training:
         model = build_model(recipe.model, dataset.image_shape, len(dataset.classes))
         self.model: nn.Module = model.to(memory_format=torch.channels_last).to(device)
 
-        self.train_indices, self.val_indices = hold_back(len(dataset.splits["train"]), recipe)
+        self.train_indices, self.val_indices = hold_back(dataset, recipe)
         self.steps_per_epoch = _steps_per_epoch(len(self.train_indices), recipe)
 
         self.optimizer = build_optimizer(self.model, recipe)
@@ -181,11 +181,20 @@ class Training:
         return float(self.optimizer.param_groups[0]["lr"])
 
 
-def hold_back(count: int, recipe: Recipe) -> tuple[Tensor, Tensor]:
-    """Divide the indices of ``count`` training images into those to train on and those to validate on.
+def validation_split(dataset: Dataset) -> str:
+    """Return the split that validation images are stored in: a dataset's own, or else train, which holds some back."""
+    return "val" if "val" in dataset.splits else "train"
 
-    Drawn as torch.utils.data.random_split draws, so that a tutorial's split is had with its seed.
+
+def hold_back(dataset: Dataset, recipe: Recipe) -> tuple[Tensor, Tensor]:
+    """Return the indices of the images to train on, and of those to validate on in their ``validation_split``.
+
+    Held back from train, they are drawn as torch.utils.data.random_split draws, so that a tutorial's split is had with
+    its seed. Of a dataset that has validation images of its own nothing is held back.
     """
+    count = len(dataset.splits["train"])
+    if "val" in dataset.splits:
+        return torch.arange(count), torch.arange(len(dataset.splits["val"]))
     if not recipe.validation_share:
         return torch.arange(count), torch.arange(0)
     held_back = round(count * recipe.validation_share)
@@ -221,6 +230,9 @@ def fit(training: Training, dataset: Dataset) -> Iterator[Step | Epoch | None]:
     """
     recipe, device = training.recipe, training.device
     images, labels = _on_device(dataset.splits["train"], device)
+    held_back = images, labels
+    if validation_split(dataset) != "train":
+        held_back = _on_device(dataset.splits[validation_split(dataset)], device)
     while training.epoch < recipe.epochs:
         first = training.step - training.epoch * training.steps_per_epoch
         order = training.train_indices
@@ -245,7 +257,7 @@ def fit(training: Training, dataset: Dataset) -> Iterator[Step | Epoch | None]:
                 yield None
         training.model.eval()
         validation: dict[str, Any] = {"val_loss": None, "val_accuracy": None}
-        for so_far in _validate(training, images, labels):
+        for so_far in _validate(training, *held_back):
             validation = so_far
             yield None
         yield training.report_epoch(validation)
@@ -284,7 +296,7 @@ def _validate(training: Training, images: Tensor, labels: Tensor) -> Iterator[di
 
 def _on_device(split: Split, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return images and labels as tensors: on the CPU the memory map itself, on a GPU a copy there."""
-    return torch.from_numpy(split.images).to(device), torch.from_numpy(split.labels).to(device)
+    return as_tensor(split.images).to(device), torch.from_numpy(split.labels).to(device)
 
 
 def _random(recipe: Recipe, purpose: str, number: int) -> torch.Generator:

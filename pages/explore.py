@@ -1,22 +1,26 @@
-import numpy as np
 import streamlit as st
 
-from engine.catalogue import find_source, get
-from engine.dataset import Dataset, is_prepared, open_dataset
+from engine.catalogue import CATALOGUE, get, title_of
+from engine.dataset import Dataset, delete_dataset, is_prepared, open_dataset
 from engine.errors import LoupeError
-from ui.charts import CONFIG, class_counts
-from ui.contact_sheet import Tile, contact_sheet, enlarged
-from ui.state import choose_dataset, enter, link
+from engine.origins import BAD_FILES, read_bad_files
+from engine.words import counted, duration
+from ui.explorer.averages import show_averages
+from ui.explorer.balance import show_balance
+from ui.explorer.copies import show_copies, show_odd
+from ui.explorer.look import show_sample
+from ui.explorer.points import show_points, show_rows
+from ui.explorer.shapes import show_shapes
+from ui.importing import NEW, show_import
+from ui.state import choose_dataset, enter, go, link
 from ui.wording import plain, show_problem
 
 enter()
 
-SHEET = 48
-
 
 def offer(name: str) -> None:
     """Offer to get a dataset that is not here, and show how far it is."""
-    source = find_source(name)
+    source = CATALOGUE[name]
     size = f"downloads {source.download_bytes / 1e6:.1f} MB once" if source.download_bytes else "downloads nothing"
     st.info(f"{source.title} is not prepared yet. Getting it {size}.", icon=":material/download:")
     if not st.button(f"Get {source.title}", type="primary", icon=":material/download:"):
@@ -26,7 +30,8 @@ def offer(name: str) -> None:
         for progress in get(name):
             if progress.total:
                 text = f"Downloading {source.title}: {progress.done / 1e6:.1f} of {progress.total / 1e6:.1f} MB"
-                bar.progress(progress.done / progress.total, text=text)
+                left = "" if progress.seconds_left is None else f", about {duration(progress.seconds_left)} left"
+                bar.progress(progress.done / progress.total, text=text + left)
     except LoupeError as error:
         bar.empty()
         show_problem(error)
@@ -34,66 +39,82 @@ def offer(name: str) -> None:
     st.rerun()
 
 
-def sample(dataset: Dataset) -> None:
-    """Show random images of a class and split; a click shows one large."""
-    choices = st.columns([2, 2, 1], vertical_alignment="bottom")
-    shown = choices[0].selectbox("Class", ["all", *dataset.classes], key="class", bind="query-params")
-    split_name = choices[1].selectbox("Split", list(dataset.splits), key="split", bind="query-params")
-    seed = st.session_state.setdefault("sample_seed", 0)
-    if choices[2].button("Others", icon=":material/shuffle:", help="Draw other images at random.", width="stretch"):
-        seed = st.session_state.sample_seed = seed + 1
-    split = dataset.splits[split_name]
-    candidates = np.arange(len(split))
-    if shown != "all":
-        candidates = np.flatnonzero(split.labels == dataset.classes.index(shown))
-    if not len(candidates):
-        st.info(f"The {split_name} split has no image of the class {shown}.", icon=":material/info:")
-        return
-    drawn = np.sort(np.random.default_rng(seed).choice(candidates, min(SHEET, len(candidates)), replace=False))
-    tiles = []
-    for index in drawn:
-        truth = dataset.classes[split.labels[index]]
-        tiles.append(Tile(int(index), split.images[index], f"{truth}, image {index} of {split_name}", (truth,)))
-    picked = contact_sheet(tiles, name=f"{split_name} images", key="sample")
-    st.caption(f"{len(drawn)} of {len(candidates):,} images, drawn at random with seed {seed}.")
-    if picked is not None:
-        show_large(dataset, split_name, picked)
-
-
-@st.dialog("One image")
-def show_large(dataset: Dataset, split_name: str, index: int) -> None:
-    split = dataset.splits[split_name]
-    st.image(enlarged(split.images[index], 320))
-    height, width, channels = dataset.image_shape
+def show_bad_files(dataset: Dataset) -> None:
+    bad_files = read_bad_files(dataset)
     st.markdown(
-        f"Class **{dataset.classes[split.labels[index]]}** · image {index:,} of {len(split):,} in {split_name} · "
-        f"{width} x {height} pixels, {'grey' if channels == 1 else 'colour'}"
+        f"**{counted(len(bad_files), 'file')}** of the import could not be used; all others were. Mend them at their "
+        "source, which is unchanged, and import it anew."
     )
+    st.dataframe(bad_files, hide_index=True, column_config={"file": "File", "reason": "Reason"}, placeholder="")
+    content = (dataset.folder / BAD_FILES).read_bytes()
+    st.download_button("Bad files as CSV", content, f"{dataset.name}-{BAD_FILES}", icon=":material/download:")
 
 
+def offer_deletion(name: str) -> None:
+    with st.popover("Delete this dataset", icon=":material/delete:"):
+        st.markdown(f"Delete **{plain(name)}** from Loupe? The pictures that it was imported from stay where they are.")
+        if st.button("Delete", type="primary"):
+            try:
+                delete_dataset(name)
+            except LoupeError as error:
+                show_problem(error)
+            else:
+                go("explore")
+
+
+VIEWS = {
+    "images": ("Images", show_sample),
+    "average": ("Average", show_averages),
+    "shape": ("Shape", show_shapes),
+    "copies": ("Copies and leaks", show_copies),
+    "odd": ("Odd ones", show_odd),
+    "bad": ("Bad files", show_bad_files),
+}
+TABLE_VIEWS = {"points": ("Points", show_points), "rows": ("Table", show_rows)}
+
+asked = st.query_params.get("import")
 name = choose_dataset()
-source = find_source(name)
-st.title(source.title)
-st.markdown(source.about)
-if not is_prepared(name):
-    offer(name)
+if st.sidebar.button("Import your own images", icon=":material/add_photo_alternate:", width="stretch"):
+    go("explore", **{"import": NEW})
+if asked:
+    show_import(asked)
+    st.stop()
+st.title(plain(title_of(name)))
+if name in CATALOGUE:
+    st.markdown(CATALOGUE[name].about)
+    if not is_prepared(name):
+        offer(name)
 try:
     dataset = open_dataset(name)
 except LoupeError as error:
     show_problem(error)
     st.stop()
 
-counts = dataset.class_counts()
-totals = " and ".join(f"{sum(numbers):,} {split} images" for split, numbers in counts.items())
-height, width, channels = dataset.image_shape
-colour = "grey" if channels == 1 else "colour"
-st.markdown(f"**{totals}** of {len(dataset.classes)} classes, {width} x {height} pixels, {colour}.")
-st.subheader("Class counts")
-st.plotly_chart(class_counts(dataset.classes, counts), config=CONFIG, key="counts")
-smallest, largest = min(counts["train"]), max(counts["train"])
-if smallest:
-    st.caption(f"In training the largest class has {largest / smallest:.2f} times the images of the smallest.")
-st.subheader("Images")
-sample(dataset)
+what = "images" if dataset.kind == "images" else "rows"
+totals = " and ".join(f"{len(split):,} {split_name} {what}" for split_name, split in dataset.splits.items())
+if dataset.kind == "images":
+    height, width, channels = dataset.image_shape
+    size = f"{width} x {height} pixels, {'grey' if channels == 1 else 'colour'}"
+else:
+    size = f"{dataset.splits['train'].images.shape[1]} numbers each"
+bad = f" {counted(dataset.bad_file_count, 'bad file')} left out." if dataset.bad_file_count else ""
+st.markdown(f"**{totals}** of {len(dataset.classes)} classes, {size}.{bad}")
+show_balance(dataset)
+views = dict(VIEWS if dataset.kind == "images" else TABLE_VIEWS)
+if not dataset.bad_file_count:
+    views.pop("bad", None)
+view = st.segmented_control(
+    "Look at",
+    list(views),
+    default=next(iter(views)),
+    format_func=lambda view: views[view][0],
+    key="view",
+    required=True,
+    bind="query-params",
+)
+views[view][1](dataset)
 st.caption(f"Source: {plain(dataset.source)}.")
-link("train", "Train on this dataset", dataset=name)
+if dataset.kind == "images":
+    link("train", "Train on this dataset", dataset=name)
+if name not in CATALOGUE:
+    offer_deletion(name)

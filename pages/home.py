@@ -7,7 +7,7 @@ from engine.recipes import find_recipe
 from engine.runs import start
 from ui.state import enter, go, link
 from ui.tables import rows_version, run_table, run_table_columns
-from ui.wording import show_problem
+from ui.wording import plain, show_problem
 
 enter()
 
@@ -52,9 +52,11 @@ st.subheader("Datasets")
 for dataset in describe_datasets():
     name, state = st.columns([4, 1], vertical_alignment="center")
     with name:
-        st.markdown(f"**{dataset['title']}** · {dataset['about']}")
+        st.markdown(f"**{plain(dataset['title'])}** · {plain(dataset['about'])}")
     with state:
         link("explore", "Explore" if dataset["present"] else "Get it", dataset=dataset["name"])
+
+link("explore", "Import your own images: a folder or a zip, a folder for each class", **{"import": "new"})
 
 gpu = gpu_name()
 st.caption(f"This machine: {cores()} processor cores, {gpu or 'no NVIDIA GPU'}. Nothing leaves it.")

@@ -3,7 +3,7 @@ from typing import Any
 
 import streamlit as st
 
-from engine.catalogue import CATALOGUE
+from engine.catalogue import CATALOGUE, dataset_names, title_of
 from engine.dataset import is_prepared
 from engine.errors import LoupeError
 from engine.recipes import ABOUT, FIELDS, MODELS, RECIPES, TYPES, Recipe, change, published
@@ -80,6 +80,11 @@ def choose_recipe() -> Recipe:
     return change(base, values)
 
 
+def trainable() -> list[str]:
+    """List the datasets of images: no recipe takes a table yet."""
+    return [name for name in dataset_names() if name not in CATALOGUE or CATALOGUE[name].kind == "images"]
+
+
 def field_widgets(base: Recipe, names: list[str], dataset: str | None = None) -> dict[str, Any]:
     """Show fields, three in a row; returns their values."""
     values = {}
@@ -100,11 +105,11 @@ def field_widget(base: Recipe, field: str, wanted: str | None = None):
     # What was chosen earlier is kept, but not against a link that wants another.
     key = f"{base.name}:{field}:{wanted}" if wanted else f"{base.name}:{field}"
     settings: dict[str, Any] = {"key": key, "help": help, "persist_state": "session"}
-    choices = list(CATALOGUE) if field == "dataset" else about["choices"]
+    choices = trainable() if field == "dataset" else about["choices"]
     if choices:
-        titles = {name: source.title for name, source in CATALOGUE.items()} if field == "dataset" else {}
-        first = choices.index(wanted if wanted in choices else default)
-        return st.selectbox(label, choices, index=first, format_func=lambda name: titles.get(name, name), **settings)
+        first = list(choices).index(wanted if wanted in choices else default)
+        in_words = title_of if field == "dataset" else str
+        return st.selectbox(label, choices, index=first, format_func=in_words, **settings)
     if TYPES[field] is bool:
         return st.selectbox(
             label, (True, False), index=0 if default else 1, format_func=lambda on: "yes" if on else "no", **settings
@@ -134,7 +139,7 @@ st.caption(MODELS[recipe.model])
 figures = published(recipe)
 if figures:
     st.caption(f"Published, to compare with: {figures['test_accuracy']:.2%} test accuracy ({figures['source']}).")
-if not is_prepared(recipe.dataset) and CATALOGUE[recipe.dataset].download_bytes:
+if not is_prepared(recipe.dataset) and recipe.dataset in CATALOGUE and CATALOGUE[recipe.dataset].download_bytes:
     size = CATALOGUE[recipe.dataset].download_bytes / 1e6
     st.caption(
         f"{CATALOGUE[recipe.dataset].title} is not here yet; what is missing of its {size:.1f} MB is downloaded first."

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from engine.errors import LoupeError
-from engine.pictures import MAX_PIXELS, SUFFIXES, open_picture
+from engine.pictures import FITS, MAX_PIXELS, SUFFIXES, Original, fit_picture, has_colour, look_at, open_picture
 
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
 
@@ -238,3 +238,186 @@ def test_warnings_of_pillow_are_kept_from_the_person():
         warnings.simplefilter("always")
         assert "cut short" in refusal(png_of_size(9_500, 10_000), channels=1)
     assert [str(warning.message) for warning in told] == []
+
+
+# Pictures brought to a size
+
+
+def fitted(content: bytes, height: int, width: int, channels: int, fit: str) -> np.ndarray:
+    pixels, _ = fit_picture(content, height, width, channels, fit)
+    assert (pixels.dtype, pixels.shape) == (np.uint8, (height, width, channels))
+    return pixels.astype(int)
+
+
+def smooth(height: int, width: int) -> np.ndarray:
+    """Return pixels that differ all over, but little from their neighbours, as in photographs."""
+    y, x = np.mgrid[:height, :width]
+    waves = [np.sin(x / 17) + np.cos(y / 23), np.sin(x / 29 + y / 13), np.cos((x + y) / 31)]
+    return np.stack([127 + 60 * wave for wave in waves], axis=2).clip(0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (20, 45), (100, 37), (200, 300)])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("fit", FITS)
+@pytest.mark.parametrize("original", [(90, 150), (151, 60), (64, 64)])
+def test_pictures_are_brought_to_a_size_as_pillow_does(original, fit, channels, size):
+    picture = Image.fromarray(smooth(*original))
+    plain = picture.convert("L" if channels == 1 else "RGB")
+    reference = {"crop": ImageOps.fit, "pad": ImageOps.pad}[fit](plain, size[::-1], Image.Resampling.BILINEAR)
+    expected = np.asarray(reference).astype(int).reshape(*size, channels)
+    found = fitted(encode(picture, "PNG"), *size, channels, fit)
+    assert np.abs(found - expected).mean() < 0.5
+    if fit == "crop":
+        assert np.abs(found - expected).max() <= 3
+    else:  # where it ends may lie a pixel beside
+        assert (np.abs(found - expected) > 3).mean() < 0.04
+
+
+@pytest.mark.parametrize("fit", FITS)
+@pytest.mark.parametrize("size", [(32, 32), (60, 100)])
+def test_a_large_jpeg_that_is_decoded_small_looks_like_the_whole_one(fit, size):
+    picture = Image.fromarray(smooth(1200, 1600))
+    content = encode(picture, "JPEG", quality=90)
+    with Image.open(io.BytesIO(content)) as image:
+        whole = encode(image, "PNG")
+    for channels in (1, 3):
+        difference = np.abs(fitted(content, *size, channels, fit) - fitted(whole, *size, channels, fit))
+        assert difference.max() <= 4
+        assert difference.mean() < 1
+
+
+@pytest.mark.parametrize("fit", FITS)
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_large_jpeg_on_its_side_is_brought_to_a_size_upright(orientation, fit):
+    upright = Image.fromarray(smooth(600, 900))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    backwards = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    stored = upright.transpose(backwards[orientation]) if orientation > 1 else upright
+    pixels, original = fit_picture(encode(stored, "JPEG", quality=95, exif=exif), 40, 50, 3, fit)
+    assert (original.width, original.height, original.mode) == (900, 600, "RGB")
+    expected = fitted(encode(upright, "PNG"), 40, 50, 3, fit)
+    assert np.abs(pixels.astype(int) - expected).max() <= 5
+
+
+def test_a_picture_of_the_size_is_kept_as_it_is():
+    pixels = noise()
+    for fit in FITS:
+        np.testing.assert_array_equal(fitted(encode(Image.fromarray(pixels), "PNG"), 9, 7, 3, fit), pixels)
+
+
+def test_what_is_padded_is_whole_and_in_the_middle_of_black():
+    wide = fitted(encode(Image.new("RGB", (40, 10), WHITE), "PNG"), 20, 20, 3, "pad")
+    assert (wide[:7] == 0).all() and (wide[13:] == 0).all()
+    assert (wide[8:12] == 255).all()
+    high = fitted(encode(Image.new("L", (3, 300), 255), "PNG"), 20, 20, 1, "pad")
+    assert (high.any(axis=0).sum(), high.any(axis=1).sum()) == (1, 20)
+
+
+def test_what_is_cropped_is_its_middle():
+    pixels = np.zeros((10, 40, 3), np.uint8)
+    pixels[:, 15:25] = RED
+    np.testing.assert_array_equal(fitted(encode(Image.fromarray(pixels), "PNG"), 10, 10, 3, "crop"), pixels[:, 15:25])
+
+
+@pytest.mark.parametrize(
+    ("mode", "width", "height"),
+    [("1", 3, 1), ("L", 1, 1), ("P", 7, 900), ("RGBA", 900, 7), ("CMYK", 5, 5), ("I;16", 9, 9)],
+)
+def test_pictures_of_every_mode_and_shape_are_brought_to_a_size(mode, width, height):
+    content = encode(Image.new(mode, (width, height)), "TIFF")
+    for fit in FITS:
+        for channels in (1, 3):
+            fitted(content, 16, 8, channels, fit)
+    assert fit_picture(content, 8, 8, 3, "crop")[1] == Original(width, height, mode)
+
+
+def test_transparency_is_laid_on_white_before_it_is_brought_to_a_size():
+    content = encode(Image.new("RGBA", (40, 40), (0, 0, 0, 0)), "PNG")
+    for fit in FITS:
+        assert fitted(content, 10, 10, 3, fit).min() == 255
+
+
+def test_what_cannot_be_opened_cannot_be_brought_to_a_size():
+    photograph = encode(Image.fromarray(smooth(200, 200)), "JPEG")
+    reasons = {
+        b"": "The file is empty.",
+        b"Dear reader, this is a letter.": "This is not a picture that can be read.",
+        photograph[: len(photograph) // 2]: "The picture is damaged or cut short (",
+        png_of_size(20_000, 20_000): "The picture has 20,000 x 20,000 pixels; at most 100 million are opened.",
+    }
+    for content, reason in reasons.items():
+        with pytest.raises(LoupeError) as refused:
+            fit_picture(content, 16, 16, 3, "crop")
+        assert str(refused.value).startswith(reason)
+
+
+# Pictures that are looked at
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF"])
+def test_what_a_picture_is_can_be_told_from_its_first_bytes(format):
+    content = encode(Image.fromarray(smooth(60, 90)), format)
+    assert look_at(io.BytesIO(content)) == Original(90, 60, "P" if format == "GIF" else "RGB")
+    if format in ("PNG", "JPEG", "GIF", "BMP"):
+        assert look_at(io.BytesIO(content[:700])).width == 90
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "TIFF"])
+def test_a_picture_on_its_side_is_measured_upright(format):
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    content = encode(Image.fromarray(smooth(60, 90)), format, exif=exif)
+    assert look_at(io.BytesIO(content)) == Original(60, 90, "RGB")
+
+
+def test_what_is_no_picture_cannot_be_looked_at():
+    for content in (b"", b"Dear reader, this is a letter."):
+        with pytest.raises(LoupeError, match=r"This is not a picture that can be read\."):
+            look_at(io.BytesIO(content))
+    with pytest.raises(LoupeError, match="has 20,000 x 20,000 pixels"):
+        look_at(io.BytesIO(png_of_size(20_000, 20_000)))
+
+
+def with_a_spot(grey: np.ndarray) -> np.ndarray:
+    spotted = grey.repeat(3, axis=2)
+    spotted[10:30, 10:30] = RED
+    return spotted
+
+
+GREY = smooth(100, 100)[..., :1]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (encode(Image.fromarray(GREY[..., 0]), "PNG"), False),
+        (encode(Image.fromarray(GREY.repeat(3, axis=2)), "PNG"), False),
+        (encode(Image.fromarray(GREY.repeat(3, axis=2)), "JPEG", quality=50), False),
+        (encode(Image.fromarray(GREY.repeat(3, axis=2)).convert("CMYK"), "JPEG"), False),
+        (encode(Image.fromarray(GREY[..., 0]).convert("P"), "GIF"), False),
+        (encode(Image.fromarray(GREY[..., 0].astype(np.uint16) * 200), "PNG"), False),
+        (encode(Image.new("1", (5, 5)), "PNG"), False),
+        (encode(Image.new("RGBA", (5, 5), (200, 0, 0, 0)), "PNG"), False),
+        (encode(Image.fromarray(smooth(100, 100)), "PNG"), True),
+        (encode(Image.fromarray(smooth(100, 100)), "JPEG", quality=50), True),
+        (encode(Image.fromarray(with_a_spot(GREY)), "PNG"), True),
+        (encode(Image.fromarray((GREY * (1.0, 0.9, 0.7)).astype(np.uint8)), "JPEG"), True),
+        (encode(Image.new("P", (5, 5)), "PNG"), False),
+        (encode(Image.new("RGBA", (5, 5), (200, 0, 0, 200)), "PNG"), True),
+    ],
+    ids=[
+        *("grey", "grey as RGB", "grey as JPEG", "grey as CMYK", "grey palette", "16 bits", "1 bit", "transparent"),
+        *("colour", "colour as JPEG", "a spot", "sepia", "black palette", "half transparent"),
+    ],
+)
+def test_colour_is_told_from_grey_however_it_is_stored(content, expected):
+    assert has_colour(content) is expected

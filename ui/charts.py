@@ -16,6 +16,17 @@ from ui.tables import sure
 # Right and wrong: safe for colour-blind eyes, and never the only sign.
 RIGHT, WRONG = "#009E73", "#D55E00"
 PAPER, INK = "#FBFAF7", "#1D1B18"
+# The theme's categorical colours, as in config.toml.
+# fmt: off
+CATEGORIES = {
+    "light": (
+        "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A6A53", "#9A9A00", "#5B4B8A", "#4D4D4D",
+    ),
+    "dark": (
+        "#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#0072B2", "#B8A88E", "#C4C400", "#9C8CCB", "#B0B0B0",
+    ),
+}
+# fmt: on
 CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"]}
 
 
@@ -24,8 +35,8 @@ def is_dark() -> bool:
 
 
 def _colours() -> tuple[str, str]:
-    """Return the theme's first two categorical colours, as in config.toml: for training and for validation."""
-    return ("#56B4E9", "#E69F00") if is_dark() else ("#0072B2", "#D55E00")
+    """Return the theme's first two categorical colours: for training and for validation."""
+    return _category(0), _category(1)
 
 
 def _style(figure: go.Figure, *, height: int, x: str, y: str, legend: bool = False) -> go.Figure:
@@ -84,13 +95,13 @@ def curves(history: History, metric: str) -> go.Figure:
     return figure.update_layout(uirevision=str(history.path))
 
 
-def class_counts(classes: Sequence[str], counts: dict[str, list[int]]) -> go.Figure:
-    """Draw the images of each class by split."""
+def class_counts(classes: Sequence[str], counts: dict[str, list[int]], what: str = "images") -> go.Figure:
+    """Draw the images, or what else is counted, of each class by split."""
     figure = go.Figure()
     for split, numbers in counts.items():
-        figure.add_bar(x=list(classes), y=numbers, name=split, hovertemplate="%{y:,} images")
-    figure.update_layout(barmode="group").update_xaxes(type="category")
-    return _style(figure, height=280, x="class", y="images", legend=True)
+        figure.add_bar(x=list(classes), y=numbers, name=split, hovertemplate="%{y:,} " + what)
+    figure.update_layout(barmode="group").update_xaxes(type="category").update_yaxes(tickformat=",")
+    return _style(figure, height=280, x="class", y=what, legend=True)
 
 
 def recall_bars(per_class: list[dict]) -> go.Figure:
@@ -196,3 +207,68 @@ def confusion_chart(matrix: np.ndarray, classes: Sequence[str], *, shares: bool)
         )
         layers.append(text)
     return alt.layer(*layers).properties(height=max(360, min(720, 36 * len(classes) + 60)))
+
+
+def histogram(values: np.ndarray, title: str, bins: int = 40) -> go.Figure:
+    """Draw how values are distributed; only the bins' counts go to the browser."""
+    counts, edges = np.histogram(values, bins=1 if values.min() == values.max() else bins)
+    widths = np.diff(edges)
+    figure = go.Figure(
+        go.Bar(
+            x=(edges[:-1] + widths / 2).tolist(),
+            y=counts.tolist(),
+            width=widths.tolist(),
+            customdata=np.stack([edges[:-1], edges[1:]], axis=1).tolist(),
+            hovertemplate="%{customdata[0]:,.4~g} to %{customdata[1]:,.4~g}: %{y:,} images<extra></extra>",
+            marker_color=_colours()[0],
+        )
+    )
+    figure.update_yaxes(tickformat=",")
+    return _style(figure, height=220, x=title, y="images")
+
+
+def level_chart(levels: np.ndarray) -> go.Figure:
+    """Draw the share of pixels at each level, 0 to 255, for each channel. levels: counts (channels, 256)."""
+    figure = go.Figure()
+    shares = 100 * levels / levels.sum(axis=1, keepdims=True)
+    names = ("red", "green", "blue") if len(levels) == 3 else ("grey",)
+    colours = ("#D0342C", "#1B8A3A", "#2F6FDE") if len(levels) == 3 else (_colours()[0],)
+    for name, colour, share in zip(names, colours, shares, strict=True):
+        figure.add_scatter(
+            x=list(range(256)),
+            y=share.tolist(),
+            name=name,
+            mode="lines",
+            line={"color": colour, "shape": "hvh", "width": 1.5},
+            fill="tozeroy" if len(levels) == 1 else None,
+            hovertemplate="%{y:.3g}%",
+        )
+    _style(figure, height=260, x="level of a pixel", y="pixels (%), logarithmic", legend=len(levels) == 3)
+    figure.update_yaxes(type="log", dtick=1, tickformat=",.4~g")
+    return figure.update_xaxes(range=[-2, 257])
+
+
+def point_chart(points: pd.DataFrame, classes: Sequence[str]) -> go.Figure:
+    """Draw points in a plane, coloured by class. points: columns x, y, label and split."""
+    figure = go.Figure()
+    symbols = {"train": "circle", "val": "diamond", "test": "x"}
+    for label, name in enumerate(classes):
+        for split, symbol in symbols.items():
+            part = points[(points.label == label) & (points.split == split)]
+            if len(part):
+                figure.add_scatter(
+                    x=part.x.tolist(),
+                    y=part.y.tolist(),
+                    name=f"{name}, {split}",
+                    mode="markers",
+                    marker={"symbol": symbol, "size": 6, "color": _category(label), "opacity": 0.75},
+                    hovertemplate="%{x:.3g}, %{y:.3g}",
+                )
+    _style(figure, height=460, x="first principal component", y="second principal component", legend=True)
+    return figure.update_layout(hovermode="closest")
+
+
+def _category(number: int) -> str:
+    """Return the theme's categorical colour of a number."""
+    colours = CATEGORIES["dark" if is_dark() else "light"]
+    return colours[number % len(colours)]

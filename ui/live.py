@@ -6,8 +6,9 @@ from engine.log import History
 from engine.recipes import published
 from engine.records import Evaluating, Preparing
 from engine.runs import ACTIVE, Run
+from engine.words import duration
 from ui.charts import CONFIG, curves
-from ui.tables import SPLIT_NAMES, STATUS_ICONS, duration
+from ui.tables import SPLIT_NAMES, STATUS_ICONS
 from ui.wording import plain, show_problem
 
 # Every open tab polls, and on a small machine it takes from the training that it watches.

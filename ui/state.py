@@ -6,7 +6,7 @@ from typing import Never
 import streamlit as st
 from streamlit.runtime.pages_manager import PagesManager
 
-from engine.catalogue import CATALOGUE
+from engine.catalogue import dataset_names, title_of
 from engine.dataset import open_dataset
 from engine.errors import LoupeError
 from engine.predictions import Predictions
@@ -48,7 +48,7 @@ def link(page: str, text: str, **choices: str) -> None:
 
 def choose_dataset() -> str:
     """Let the person choose a dataset in the sidebar."""
-    return _choose("Dataset", "dataset", list(CATALOGUE), lambda name: CATALOGUE[name].title)
+    return _choose("Dataset", "dataset", dataset_names(), title_of)
 
 
 def _choose(text: str, key: str, options: list[str], format_func: Callable[[str], str]) -> str:
@@ -67,8 +67,14 @@ def _choose(text: str, key: str, options: list[str], format_func: Callable[[str]
         format_func=format_func,
         key=key,
         persist_state="session",
-        on_change=lambda: st.query_params.update({key: st.session_state[key]}),
+        on_change=_note_choice,
+        args=(key,),
     )
+
+
+def _note_choice(key: str) -> None:
+    st.query_params[key] = st.session_state[key]
+    st.query_params.pop("import", None)  # whoever chooses a dataset wants to see that
 
 
 def choose_run() -> Run:

@@ -132,16 +132,6 @@ def sure(probability: float) -> str:
     return ">99.9%" if 0.9995 <= probability < 1 else f"{probability:.1%}"
 
 
-def duration(seconds: float) -> str:
-    """Say a time as people do: 42 s, 3 min 20 s, 2 h 5 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
 SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
 
 STATUS_ICONS = {

@@ -1,0 +1,40 @@
+"""Saying numbers and names as people do, on pages and in a terminal alike."""
+
+UNITS = (("kB", 1e3), ("MB", 1e6), ("GB", 1e9), ("TB", 1e12))
+
+
+def counted(count: int, noun: str) -> str:
+    """Say how many of something there are: ``1 file``, ``2,000 files``."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def listed(names) -> str:
+    """Join names for a sentence: ``a, b and c``."""
+    names = [str(name) for name in names]
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1] if names else "nothing"]))
+
+
+def duration(seconds: float) -> str:
+    """Say a time as people do: 42 s, 3 min 20 s, 2 h 5 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def in_bytes(count: float) -> str:
+    """Say a number of bytes with a unit that fits."""
+    if count < 1000:
+        return f"{count:,.0f} bytes"
+    unit, size = next(((unit, size) for unit, size in UNITS if count < 1000 * size), UNITS[-1])
+    return f"{count / size:,.1f} {unit}"
+
+
+def shown(name: str) -> str:
+    """Write a name for a message: on one line, cut to 200 characters, with what could steer a terminal escaped."""
+    cut = name if len(name) <= 200 else f"{name[:200]}..."
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in cut
+    )

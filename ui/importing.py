@@ -1,0 +1,253 @@
+"""Importing a person's own pictures: the form, what was understood, and the import as it goes."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import streamlit as st
+
+from engine.dataset import is_prepared
+from engine.errors import LoupeError
+from engine.import_job import (
+    cancel_import,
+    find_import,
+    forget_import,
+    list_imports,
+    place_for_upload,
+    start_import,
+)
+from engine.ingest import (
+    DEFAULT_TEST_SHARE,
+    HIGHEST_SIDE,
+    LOWEST_SIDE,
+    Plan,
+    Request,
+    check_request,
+    plan_import,
+)
+from engine.pictures import FITS
+from ui.state import go, link
+from ui.tables import SPLIT_NAMES
+from ui.wording import plain, show_problem
+
+NEW = "new"
+MAX_UPLOAD_MB = 4000
+POLL_SECONDS = 0.5
+FIT_WORDS = {"crop": "Cut out the middle", "pad": "Keep all, pad with black"}
+
+
+def show_import(asked: str) -> None:
+    """Show the import that the URL names: one that is going on, one that failed, or the form for a new one."""
+    st.title("Import your own images")
+    others = [name for name in list_imports() if name != asked]
+    if asked != NEW and (find_import(asked) or is_prepared(asked)):
+        _watch(asked)
+        return
+    for name in others:
+        link("explore", f"An import of {plain(name)} is here too", **{"import": name})
+    _form()
+
+
+def _form() -> None:
+    st.markdown(
+        "From a folder or a zip with **a folder for each class**, with train, val and test folders above them if there "
+        "are splits; or from a CSV that lists them as `file,label` or `file,label,split`. Nothing is changed there."
+    )
+    where = st.segmented_control(
+        "Where are they?",
+        ("On this machine", "Upload a zip"),
+        default="On this machine",
+        required=True,
+        key="import-from",
+    )
+    if where == "Upload a zip":
+        path = _upload()
+    else:
+        path = st.text_input(
+            "Folder, zip or CSV", key="import-path", placeholder="/home/me/pictures", help="A path on this machine."
+        ).strip()
+    columns = st.columns(2)
+    name = (
+        columns[0]
+        .text_input(
+            "Name of the dataset",
+            value=_suggested_name(path),
+            key=f"import-name-{path}",
+            max_chars=64,
+            help="Letters, digits, dashes, dots and underscores.",
+        )
+        .strip()
+    )
+    test = (
+        columns[1]
+        .text_input(
+            "Test images, if they are elsewhere",
+            key="import-test",
+            placeholder="none",
+            help="A folder or a zip on this machine.",
+        )
+        .strip()
+    )
+    with st.expander("Size and splits"):
+        request = _settings(name, path, test or None)
+    if not path or not name:
+        st.caption("Name a folder, zip or CSV to see what is in it. Nothing is written before you say so.")
+        return
+    _plan(request)
+
+
+def _settings(name: str, path: str, test: str | None) -> Request:
+    columns = st.columns(4, vertical_alignment="bottom")
+    size = columns[0].number_input(
+        "Size (pixels)",
+        LOWEST_SIDE,
+        HIGHEST_SIDE,
+        value=None,
+        placeholder="as suggested",
+        key="import-size",
+        help="Side of the square that every image is brought to. Empty: kept where all agree and are small.",
+    )
+    fit = columns[1].selectbox("Other shapes", FITS, format_func=lambda fit: FIT_WORDS[fit], key="import-fit")
+    share = columns[2].number_input(
+        "Test share",
+        0.0,
+        0.9,
+        value=None,
+        step=0.05,
+        placeholder=f"{DEFAULT_TEST_SHARE:g}, or as it is",
+        key="import-share",
+        help=f"Held back of each class for testing. Empty: {DEFAULT_TEST_SHARE:g}, or nothing of a source with splits.",
+    )
+    seed = columns[3].number_input("Seed", 0, 2**31 - 1, key="import-seed", help="Decides which images are held back.")
+    return Request(name, path, test, size, fit, share, int(seed))
+
+
+def _upload() -> str:
+    """Take a zip; it is written to the disk at once, and let go of in memory."""
+    kept = st.session_state.get("import-upload")
+    if kept and Path(kept).exists():
+        st.caption(f":material/check: {plain(Path(kept).name)} is uploaded.")
+        if st.button("Upload another", icon=":material/upload:"):
+            Path(kept).unlink(missing_ok=True)
+            st.session_state["import-upload"] = None
+            st.rerun()
+        return kept
+    # Another key lets go of the file, which Streamlit keeps in memory.
+    number = st.session_state.setdefault("import-uploads", 0)
+    file = st.file_uploader("A zip", type="zip", max_upload_size=MAX_UPLOAD_MB, key=f"import-file-{number}")
+    st.caption("Large ones are quicker from a path on this machine: an upload passes through memory.")
+    if file is None:
+        return ""
+    try:
+        place = place_for_upload(file.name)
+        with place.open("wb") as written:
+            shutil.copyfileobj(file, written)
+    except (LoupeError, OSError) as error:
+        show_problem(error)
+        return ""
+    st.session_state["import-uploads"] = number + 1
+    st.session_state["import-upload"] = str(place)
+    return st.rerun()
+
+
+def _suggested_name(path: str) -> str:
+    stem = Path(path).stem if path else ""
+    name = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in stem.lower())
+    return name.strip("-_.")[:64]
+
+
+def _plan(request: Request) -> None:
+    """Say what was understood, and offer to import it."""
+    place = st.empty()
+    try:
+        check_request(request)
+        plan = st.session_state.get("import-plan")
+        nameless = replace(request, name="")
+        if plan is None or plan[0] != nameless:
+            plan = st.session_state["import-plan"] = (nameless, _make_plan(request, place))
+    except LoupeError as error:
+        place.empty()
+        show_problem(error)
+        return
+    place.empty()
+    _show_plan(plan[1])
+    if st.button("Import", type="primary", icon=":material/download:"):
+        try:
+            start_import(request)
+        except LoupeError as error:
+            show_problem(error)
+        else:
+            for key in ("import-plan", "import-upload"):
+                st.session_state.pop(key, None)
+            go("explore", **{"import": request.name})
+
+
+def _make_plan(request: Request, place) -> Plan:
+    planning = plan_import(request)
+    while True:
+        try:
+            progress = next(planning)
+        except StopIteration as ended:
+            return ended.value
+        share = progress.done / progress.total if progress.total else 0.0
+        place.progress(share, text=progress.in_words())
+
+
+def _show_plan(plan: Plan) -> None:
+    with st.container(border=True):
+        st.markdown(f"**Understood as** {plain(plan.layout)}.")
+        rows = [
+            {"Class": name}
+            | {SPLIT_NAMES[split].capitalize(): numbers[label] for split, numbers in plan.counts.items()}
+            for label, name in enumerate(plan.classes)
+        ]
+        total = {"Class": "all"} | {SPLIT_NAMES[split].capitalize(): count for split, count in plan.images.items()}
+        number = st.column_config.NumberColumn(format="localized")
+        st.dataframe(
+            [*rows, total],
+            hide_index=True,
+            height=min(36 * (len(rows) + 2), 320),
+            column_config={column: number for column in total if column != "Class"},
+            placeholder="",
+        )
+        st.markdown("\n".join(f"- {plain(sentence)}" for sentence in plan.in_words()))
+
+
+def _watch(name: str) -> None:
+    """Show an import as it goes; when it has ended well, open its dataset."""
+    job = find_import(name)
+    if job is None:
+        if is_prepared(name):
+            go("explore", dataset=name)
+        go("explore", **{"import": NEW})
+    going_on = job.error is None
+    st.fragment(_panel, run_every=POLL_SECONDS if going_on else None)(name, going_on)
+
+
+def _panel(name: str, was_going_on: bool) -> None:
+    job = find_import(name)
+    if job is None or (job.error is None) != was_going_on:
+        st.rerun()
+    with st.container(border=True):
+        heading, button = st.columns([4, 1], vertical_alignment="center")
+        heading.markdown(f"**{plain(name)}** from {plain(job.request.path)}")
+        if job.error is not None:
+            show_problem(job.error)
+            if button.button("Dismiss", icon=":material/close:", width="stretch"):
+                forget_import(name)
+                st.rerun()
+            return
+        button.button(
+            "Cancel",
+            icon=":material/close:",
+            on_click=cancel_import,
+            args=(name,),
+            width="stretch",
+            help="Leaves nothing behind.",
+        )
+        progress = job.progress
+        if progress is None:
+            st.progress(0.0, text="Getting ready")
+            return
+        share = progress.done / progress.total if progress.total else 0.0
+        st.progress(share, text=progress.in_words())
