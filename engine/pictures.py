@@ -58,13 +58,18 @@ def fit_picture(content: bytes, height: int, width: int, channels: int, fit: str
         box = _crop_box(original, height, width) if fit == "crop" else (0, 0, original.width, original.height)
         size = (width, height) if fit == "crop" else _padded_size(original, height, width)
         factor = max(size[0] / (box[2] - box[0]), size[1] / (box[3] - box[1]))
+        shrunk = 1.0
         if factor < 1:
+            width_as_stored = image.width
             enough = (max(1, int(DRAFT * image.width * factor)), max(1, int(DRAFT * image.height * factor)))
-            image.draft("L" if channels == 1 else None, enough)
+            drafted = image.draft("L" if channels == 1 else None, enough)
+            if drafted:  # its size is rounded up: the whole picture ends within its last pixels
+                shrunk = drafted[1][2] / width_as_stored
         plain = _plain(image, channels)
-        shrunk = plain.width / original.width, plain.height / original.height
         if size != plain.size or box != (0, 0, *plain.size):
-            box = (box[0] * shrunk[0], box[1] * shrunk[1], box[2] * shrunk[0], box[3] * shrunk[1])
+            # Rounding may lead out of the picture by a hair, which Pillow refuses.
+            left, top = max(0.0, box[0] * shrunk), max(0.0, box[1] * shrunk)
+            box = left, top, min(box[2] * shrunk, plain.width), min(box[3] * shrunk, plain.height)
             # Bilinear with antialiasing, as torchvision's Resize does.
             plain = plain.resize(size, Image.Resampling.BILINEAR, box=box, reducing_gap=3.0)
         if size != (width, height):
@@ -159,7 +164,8 @@ def _opened(file: BinaryIO) -> Iterator[Image.Image]:
 
 def _original(image: Image.Image) -> Original:
     width, height = image.size
-    if image.getexif().get(0x0112) in TURNED:
+    # Pillow gives the size of a TIFF upright.
+    if image.format != "TIFF" and image.getexif().get(0x0112) in TURNED:
         width, height = height, width
     return Original(width, height, image.mode)
 

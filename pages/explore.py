@@ -8,7 +8,7 @@ from engine.words import counted, duration
 from ui.explorer.averages import show_averages
 from ui.explorer.balance import show_balance
 from ui.explorer.copies import show_copies, show_odd
-from ui.explorer.look import show_sample
+from ui.explorer.look import show_sample, take_choices
 from ui.explorer.points import show_points, show_rows
 from ui.explorer.shapes import show_shapes
 from ui.importing import NEW, show_import
@@ -100,6 +100,7 @@ else:
 bad = f" {counted(dataset.bad_file_count, 'bad file')} left out." if dataset.bad_file_count else ""
 st.markdown(f"**{totals}** of {len(dataset.classes)} classes, {size}.{bad}")
 show_balance(dataset)
+take_choices()
 views = dict(VIEWS if dataset.kind == "images" else TABLE_VIEWS)
 if not dataset.bad_file_count:
     views.pop("bad", None)

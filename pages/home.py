@@ -49,7 +49,7 @@ else:
         go("evaluate", run=runs.run[picked.selection.rows[0]])
 
 st.subheader("Datasets")
-for dataset in describe_datasets():
+for dataset in sorted(describe_datasets(), key=lambda described: not described["own"]):
     name, state = st.columns([4, 1], vertical_alignment="center")
     with name:
         st.markdown(f"**{plain(dataset['title'])}** · {plain(dataset['about'])}")

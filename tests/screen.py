@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 from streamlit.dataframe_util import convert_arrow_bytes_to_pandas_df
+from streamlit.runtime.state.session_state import STREAMLIT_INTERNAL_KEY_PREFIX
 from streamlit.testing.v1 import AppTest
 
 from engine.paths import PROJECT_ROOT
@@ -115,10 +116,34 @@ def cells(app: AppTest) -> pd.DataFrame:
     return convert_arrow_bytes_to_pandas_df(matrix.proto.datasets[0].data.data)
 
 
-def tiles(app: AppTest) -> list[dict[str, Any]]:
-    """What a contact sheet is made from: for each tile index, title, lines, mark and image, as an array."""
-    (sheet,) = app.main.get("bidi_component")
-    return [tile | {"image": decoded(tile["image"])} for tile in json.loads(sheet.proto.json)["tiles"]]
+def tiles(app: AppTest, name: str = "") -> list[dict[str, Any]]:
+    """What a contact sheet is made from: for each tile index, title, lines, mark and image, as an array.
+
+    name: of the sheet, where there are several.
+    """
+    _, data = sheet(app, name)
+    return [tile | {"image": decoded(tile["image"])} for tile in data["tiles"]]
+
+
+def sheet(app: AppTest, name: str = "") -> tuple[Any, dict[str, Any]]:
+    """The contact sheet of a name, or the only one there is, and what it is made from."""
+    sheets = [(each, json.loads(each.proto.json)) for each in app.main.get("bidi_component")]
+    (found,) = [(each, data) for each, data in sheets if not name or data["name"] == name]
+    return found
+
+
+def pick(app: AppTest, index: int, name: str = "") -> AppTest:
+    """Click the tile of an index, as a browser reports it: AppTest has no way to."""
+    component, data = sheet(app, name)
+    assert index in [tile["index"] for tile in data["tiles"]]
+    states = app._tree.get_widget_states()
+    states.widgets.add(
+        id=f"{STREAMLIT_INTERNAL_KEY_PREFIX}_{component.proto.id}__events",
+        json_trigger_value=json.dumps([{"event": "picked", "value": index}]),
+    )
+    app._run(states)
+    assert not app.exception, "the traceback is in the captured output"
+    return app
 
 
 def decoded(url: str) -> np.ndarray:

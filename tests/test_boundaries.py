@@ -10,7 +10,7 @@ import pytest
 
 from engine.paths import PROJECT_ROOT
 
-SLOW = ("torch", "torchvision", "sklearn")
+SLOW = ("torch", "torchvision", "sklearn", "scipy", "pandas", "pyarrow")
 LIGHT = [
     "engine.catalogue",
     "engine.dataset",
@@ -21,6 +21,12 @@ LIGHT = [
     "engine.predictions",
     "engine.pictures",
     "engine.worker",
+    "engine.ingest",
+    "engine.importing",
+    "engine.import_job",
+    "engine.inspection",
+    "engine.statistics",
+    "engine.origins",
     "engine.machine",
     "engine.__main__",
 ]

@@ -11,8 +11,9 @@ from safetensors.torch import save_file
 from sklearn.metrics import accuracy_score, log_loss
 
 from engine.classifier import Classifier, find_split, gather, load_classifier, save_weights
-from engine.dataset import Dataset
+from engine.dataset import Dataset, open_dataset, save_dataset
 from engine.errors import LoupeError
+from engine.inference import as_tensor
 from engine.predictions import load_predictions
 from engine.recipes import Recipe
 from engine.records import Evaluating
@@ -40,7 +41,7 @@ def plain_probabilities(run: Run, images: np.ndarray, model: torch.nn.Module) ->
     with safe_open(run.weights, framework="pt") as file:
         model.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 - not a dict
     with torch.no_grad():
-        logits = model.float().eval()(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255)
+        logits = model.float().eval()(as_tensor(images).permute(0, 3, 1, 2).float() / 255)
     return logits.softmax(1).numpy()
 
 
@@ -245,6 +246,13 @@ def test_train_and_val_share_no_image(digits: Dataset) -> None:
 def test_a_split_that_is_not_there_is_refused(digits: Dataset, split: str, share: float, splits: str) -> None:
     with pytest.raises(LoupeError, match=f"no split {split!r} in this run. Its splits: {splits}"):
         find_split(digits, Recipe(validation_share=share), split)
+
+
+def test_validation_images_of_a_datasets_own_are_answered_from_where_they_are(make_colours) -> None:
+    parts = make_colours(train=60, test=30).splits
+    save_dataset("parted", ("red", "green", "blue"), {"train": parts["train"], "val": parts["test"]}, "generated")
+    stored_in, indices = find_split(open_dataset("parted"), Recipe(validation_share=0.1), "val")
+    assert (stored_in, indices.tolist()) == ("val", list(range(30)))
 
 
 def test_a_dataset_without_a_test_split_has_none(make_colours) -> None:

@@ -7,7 +7,15 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import pytest
 
-from engine.dataset import Split, is_prepared, open_dataset, prepared_root, save_dataset
+from engine.dataset import (
+    Split,
+    delete_dataset,
+    is_prepared,
+    open_dataset,
+    prepared_names,
+    prepared_root,
+    save_dataset,
+)
 from engine.errors import LoupeError
 
 CLASSES = ("cat", "dog", "eel")
@@ -31,7 +39,7 @@ def test_what_is_saved_is_what_is_opened():
     dataset = open_dataset("animals")
 
     assert (dataset.name, dataset.classes, dataset.source) == ("animals", CLASSES, "drawn by hand: ø")
-    assert (dataset.kind, dataset.bad_files, dataset.image_shape) == ("images", (), (4, 5, 1))
+    assert (dataset.kind, dataset.bad_file_count, dataset.image_shape) == ("images", 0, (4, 5, 1))
     assert list(dataset.splits) == ["train", "test"]
     for saved, opened in ((train, dataset.splits["train"]), (test, dataset.splits["test"])):
         np.testing.assert_array_equal(opened.images, saved.images)
@@ -40,13 +48,39 @@ def test_what_is_saved_is_what_is_opened():
         assert len(opened) == len(saved.labels)
 
 
+def test_a_table_is_saved_as_rows_and_has_no_image_shape():
+    rows = np.random.rand(5, 4).astype(np.float32)
+    save_dataset("points", CLASSES, {"train": Split(rows, np.arange(5) % 3)}, "drawn", kind="table")
+    dataset = open_dataset("points")
+    assert dataset.kind == "table"
+    np.testing.assert_array_equal(dataset.splits["train"].images, rows)
+    with pytest.raises(LoupeError, match="points is a table of 4 numbers a row, and this needs images"):
+        dataset.image_shape  # noqa: B018
+
+
+def test_a_deleted_dataset_is_gone(colours):
+    delete_dataset("colours")
+    assert not is_prepared("colours")
+    assert list(prepared_root().iterdir()) == []
+    save_dataset("colours", CLASSES, {"train": make_split()}, "drawn")
+    assert prepared_names() == ["colours"]
+
+
+def test_what_is_prepared_is_listed_by_name_and_nothing_else(colours, make_colours):
+    make_colours("b-side")
+    (prepared_root() / ".half.unfinished").mkdir()
+    (prepared_root() / ".half.unfinished" / "dataset.json").write_text("{}")
+    (prepared_root() / "empty").mkdir()
+    assert prepared_names() == ["b-side", "colours"]
+
+
 def test_images_are_mapped_and_the_file_is_out_of_reach(colours):
     images = colours.splits["train"].images
     assert isinstance(images, np.memmap)
     stored = prepared_root() / "colours" / "train-images.npy"
     before = stored.read_bytes()
-    images[:] = 0
-    images.flush()
+    with pytest.raises(ValueError, match="read-only"):
+        images[:] = 0
     assert stored.read_bytes() == before
 
 
@@ -170,7 +204,7 @@ def test_damage_is_told_with_the_name_and_the_way_out(colours, damage):
 
     message = refusal("scratched")
     assert message.startswith("The prepared dataset scratched is damaged (")
-    assert message.endswith(f"Delete {folder} and get it again.")
+    assert message.endswith(f"Delete {folder}, then get or import it again.")
     assert "\n" not in message
     assert "()" not in message
 

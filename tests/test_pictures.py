@@ -251,8 +251,8 @@ def fitted(content: bytes, height: int, width: int, channels: int, fit: str) -> 
 
 def smooth(height: int, width: int) -> np.ndarray:
     """Return pixels that differ all over, but little from their neighbours, as in photographs."""
-    y, x = np.mgrid[:height, :width]
-    waves = [np.sin(x / 17) + np.cos(y / 23), np.sin(x / 29 + y / 13), np.cos((x + y) / 31)]
+    y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
+    waves = [np.sin(9 * x) + np.cos(7 * y), np.sin(5 * x + 8 * y), np.cos(6 * (x + y))]
     return np.stack([127 + 60 * wave for wave in waves], axis=2).clip(0, 255).astype(np.uint8)
 
 
@@ -263,33 +263,35 @@ def smooth(height: int, width: int) -> np.ndarray:
 def test_pictures_are_brought_to_a_size_as_pillow_does(original, fit, channels, size):
     picture = Image.fromarray(smooth(*original))
     plain = picture.convert("L" if channels == 1 else "RGB")
-    reference = {"crop": ImageOps.fit, "pad": ImageOps.pad}[fit](plain, size[::-1], Image.Resampling.BILINEAR)
-    expected = np.asarray(reference).astype(int).reshape(*size, channels)
-    found = fitted(encode(picture, "PNG"), *size, channels, fit)
-    assert np.abs(found - expected).mean() < 0.5
     if fit == "crop":
-        assert np.abs(found - expected).max() <= 3
-    else:  # where it ends may lie a pixel beside
-        assert (np.abs(found - expected) > 3).mean() < 0.04
+        reference = ImageOps.fit(plain, size[::-1], Image.Resampling.BILINEAR)
+    else:
+        scaled = ImageOps.contain(plain, size[::-1], Image.Resampling.BILINEAR)
+        reference = Image.new(plain.mode, size[::-1])
+        reference.paste(scaled, ((size[1] - scaled.width) // 2, (size[0] - scaled.height) // 2))
+    expected = np.asarray(reference).astype(int).reshape(*size, channels)
+    difference = np.abs(fitted(encode(picture, "PNG"), *size, channels, fit) - expected)
+    assert difference.max() <= 3
+    assert difference.mean() < 0.5
 
 
 @pytest.mark.parametrize("fit", FITS)
 @pytest.mark.parametrize("size", [(32, 32), (60, 100)])
 def test_a_large_jpeg_that_is_decoded_small_looks_like_the_whole_one(fit, size):
-    picture = Image.fromarray(smooth(1200, 1600))
+    picture = Image.fromarray(smooth(603, 805))
     content = encode(picture, "JPEG", quality=90)
     with Image.open(io.BytesIO(content)) as image:
-        whole = encode(image, "PNG")
+        whole = encode(image, "BMP")
     for channels in (1, 3):
         difference = np.abs(fitted(content, *size, channels, fit) - fitted(whole, *size, channels, fit))
-        assert difference.max() <= 4
-        assert difference.mean() < 1
+        assert difference.max() <= 3
+        assert difference.mean() < 0.7
 
 
 @pytest.mark.parametrize("fit", FITS)
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_large_jpeg_on_its_side_is_brought_to_a_size_upright(orientation, fit):
-    upright = Image.fromarray(smooth(600, 900))
+    upright = Image.fromarray(smooth(403, 606))
     exif = Image.Exif()
     exif[0x0112] = orientation
     backwards = {
@@ -303,9 +305,21 @@ def test_a_large_jpeg_on_its_side_is_brought_to_a_size_upright(orientation, fit)
     }
     stored = upright.transpose(backwards[orientation]) if orientation > 1 else upright
     pixels, original = fit_picture(encode(stored, "JPEG", quality=95, exif=exif), 40, 50, 3, fit)
-    assert (original.width, original.height, original.mode) == (900, 600, "RGB")
-    expected = fitted(encode(upright, "PNG"), 40, 50, 3, fit)
-    assert np.abs(pixels.astype(int) - expected).max() <= 5
+    assert (original.width, original.height, original.mode) == (606, 403, "RGB")
+    expected = fitted(encode(upright, "BMP"), 40, 50, 3, fit)
+    assert np.abs(pixels.astype(int) - expected).max() <= 4
+
+
+@pytest.mark.parametrize("fit", FITS)
+@pytest.mark.parametrize("format", ["BMP", "JPEG"])
+def test_whatever_its_size_a_picture_can_be_brought_to_another(format, fit):
+    sizes = np.random.randint(1, 300, (100, 4)).tolist()
+    sizes += [(side + 10, side, 224, 224) for side in range(1, 300)]  # a side of 239 is divided with a remainder
+    for width, height, new_width, new_height in sizes:
+        content = encode(Image.new("L", (width, height), 200), format)
+        pixels = fitted(content, new_height, new_width, 1, fit)
+        assert pixels.max() == 200
+        assert fit == "pad" or pixels.min() == 200
 
 
 def test_a_picture_of_the_size_is_kept_as_it_is():
@@ -346,13 +360,14 @@ def test_transparency_is_laid_on_white_before_it_is_brought_to_a_size():
         assert fitted(content, 10, 10, 3, fit).min() == 255
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_what_cannot_be_opened_cannot_be_brought_to_a_size():
     photograph = encode(Image.fromarray(smooth(200, 200)), "JPEG")
     reasons = {
         b"": "The file is empty.",
         b"Dear reader, this is a letter.": "This is not a picture that can be read.",
         photograph[: len(photograph) // 2]: "The picture is damaged or cut short (",
-        png_of_size(20_000, 20_000): "The picture has 20,000 x 20,000 pixels; at most 100 million are opened.",
+        png_of_size(12_000, 12_000): "The picture has 12,000 x 12,000 pixels; at most 100 million are opened.",
     }
     for content, reason in reasons.items():
         with pytest.raises(LoupeError) as refused:
@@ -368,7 +383,7 @@ def test_what_a_picture_is_can_be_told_from_its_first_bytes(format):
     content = encode(Image.fromarray(smooth(60, 90)), format)
     assert look_at(io.BytesIO(content)) == Original(90, 60, "P" if format == "GIF" else "RGB")
     if format in ("PNG", "JPEG", "GIF", "BMP"):
-        assert look_at(io.BytesIO(content[:700])).width == 90
+        assert look_at(io.BytesIO(content[:1000])).width == 90
 
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "TIFF"])
@@ -383,8 +398,8 @@ def test_what_is_no_picture_cannot_be_looked_at():
     for content in (b"", b"Dear reader, this is a letter."):
         with pytest.raises(LoupeError, match=r"This is not a picture that can be read\."):
             look_at(io.BytesIO(content))
-    with pytest.raises(LoupeError, match="has 20,000 x 20,000 pixels"):
-        look_at(io.BytesIO(png_of_size(20_000, 20_000)))
+    with pytest.raises(LoupeError, match="has 12,000 x 12,000 pixels"):
+        look_at(io.BytesIO(png_of_size(12_000, 12_000)))
 
 
 def with_a_spot(grey: np.ndarray) -> np.ndarray:

@@ -25,18 +25,18 @@ CLASSES = ("ant", "bee", "cat", "dog")
 
 
 def predictions_of(
-    labels: list[int], predicted: list[int], confidence: float = 0.7, split: str = "test"
+    labels: list[int], predicted: list[int], confidence: float = 0.7, split: str = "test", stored_in: str = "test"
 ) -> Predictions:
     """Make predictions with a certain answer for each image, and the rest shared among the other classes."""
     probabilities = np.full((len(labels), 4), (1 - confidence) / 3, np.float32)
     probabilities[np.arange(len(labels)), predicted] = confidence
-    return Predictions(split, probabilities, np.array(labels), np.arange(len(labels)), CLASSES, "0123")
+    return Predictions(split, stored_in, probabilities, np.array(labels), np.arange(len(labels)), CLASSES, "0123")
 
 
 def random_predictions(count: int = 200) -> Predictions:
     probabilities = np.random.dirichlet(np.full(4, 0.5), count).astype(np.float32)
     labels = np.random.randint(0, 4, count)
-    return Predictions("test", probabilities, labels, np.random.permutation(count), CLASSES, "0123")
+    return Predictions("test", "test", probabilities, labels, np.random.permutation(count), CLASSES, "0123")
 
 
 CASES = {
@@ -170,11 +170,6 @@ def test_an_evaluation_sums_up(predictions):
     assert [row["support"] for row in document["per_class"]] == [sum(row) for row in document["confusion"]]
 
 
-@pytest.mark.parametrize(("split", "stored_in"), [("test", "test"), ("val", "train"), ("train", "train")])
-def test_the_split_that_the_images_are_stored_in(split, stored_in):
-    assert predictions_of([0], [0], split=split).stored_in == stored_in
-
-
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     (tmp_path / "a-run").mkdir()
@@ -188,8 +183,18 @@ def test_what_is_saved_is_what_is_loaded(path):
     for name in ("probabilities", "labels", "indices"):
         np.testing.assert_array_equal(getattr(loaded, name), getattr(saved, name))
         assert getattr(loaded, name).dtype == getattr(saved, name).dtype
-    assert (loaded.split, loaded.classes, loaded.fingerprint) == ("test", CLASSES, "0123")
+    assert (loaded.split, loaded.stored_in) == ("test", "test")
+    assert (loaded.classes, loaded.fingerprint) == (CLASSES, "0123")
     assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize(("split", "stored_in"), [("test", "test"), ("val", "train"), ("train", "train")])
+def test_files_of_before_say_by_their_split_where_the_images_are_stored(path, split, stored_in):
+    save_predictions(predictions_of([0, 1], [0, 0], split=split, stored_in="elsewhere"), path)
+    with np.load(path) as arrays:
+        of_before = {name: value for name, value in arrays.items() if name != "stored_in"}
+    np.savez_compressed(path, **of_before)
+    assert load_predictions(path).stored_in == stored_in
 
 
 def refusal(path: Path) -> str:

@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional
 
 from engine.dataset import Dataset, Split, open_dataset, save_dataset
+from engine.inference import as_tensor
 from engine.preprocessing import SCALINGS, Preprocess, Preprocessing, preprocessing_for
 from engine.recipes import FIELDS
 
@@ -21,7 +22,7 @@ def random_images(count: int = 5, height: int = 6, width: int = 4, channels: int
 
 
 def apply(preprocessing: Preprocessing, images: np.ndarray) -> torch.Tensor:
-    return Preprocess(preprocessing)(torch.from_numpy(images))
+    return Preprocess(preprocessing)(as_tensor(images))
 
 
 @pytest.mark.parametrize("channels", [1, 3])

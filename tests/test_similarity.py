@@ -58,6 +58,15 @@ def test_frequencies_are_those_of_the_plain_double_sum():
         assert found[0, row, column] == pytest.approx(total * scale, abs=1e-2)
 
 
+def test_frequencies_do_not_depend_on_the_slabs_that_large_images_are_taken_in(monkeypatch):
+    images = photographs(2, side=50)
+    whole = frequencies(images)
+    monkeypatch.setattr(similarity, "SMALL_PRODUCT", 7 * 50 * 12)
+    np.testing.assert_allclose(frequencies(images), whole, atol=1e-2)
+    monkeypatch.setattr(similarity, "SMALL_PRODUCT", 1)
+    np.testing.assert_allclose(frequencies(images), whole, atol=1e-2)
+
+
 def test_each_hash_has_half_of_its_bits_set_and_differs():
     hashes, _ = described(photographs(50))
     assert {int(number).bit_count() for number in hashes} == {31}  # 31 of 63 are above the median

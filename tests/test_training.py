@@ -9,12 +9,13 @@ from sklearn.metrics import accuracy_score, log_loss
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 
-from engine.dataset import Dataset
+from engine.dataset import Dataset, open_dataset, save_dataset
 from engine.errors import LoupeError
+from engine.inference import as_tensor
 from engine.machine import resolve
 from engine.recipes import FIELDS, TYPES, Recipe
 from engine.records import Epoch, Step
-from engine.training import Training, fit, hold_back
+from engine.training import Training, fit, hold_back, validation_split
 
 CPU = torch.device("cpu")
 TIMES = ("train_seconds", "images_per_second")
@@ -48,7 +49,7 @@ def assert_same_weights(one: dict[str, Tensor], other: dict[str, Tensor]) -> Non
 
 def pixels_of(dataset: Dataset, split: str, indices: Tensor | slice = slice(None)) -> Tensor:
     """Images as a tutorial would scale them: 0 to 1, channels first."""
-    return torch.from_numpy(dataset.splits[split].images)[indices].permute(0, 3, 1, 2) / 255
+    return as_tensor(dataset.splits[split].images)[indices].permute(0, 3, 1, 2) / 255
 
 
 # What is yielded
@@ -205,8 +206,9 @@ def test_label_smoothing_is_torchs(colours: Dataset) -> None:
 
 
 @pytest.mark.parametrize(("count", "share", "seed"), [(1437, 0.1, 42), (60_000, 1 / 6, 0), (10, 0.25, 7)])
-def test_hold_back_draws_as_random_split(count: int, share: float, seed: int) -> None:
-    train_indices, val_indices = hold_back(count, recipe(validation_share=share, split_seed=seed))
+def test_hold_back_draws_as_random_split(make_colours, count: int, share: float, seed: int) -> None:
+    dataset = make_colours(train=count, height=1, width=1)
+    train_indices, val_indices = hold_back(dataset, recipe(validation_share=share, split_seed=seed))
     held = round(count * share)
     expected = torch.utils.data.random_split(
         range(count), [count - held, held], generator=torch.Generator().manual_seed(seed)
@@ -215,16 +217,34 @@ def test_hold_back_draws_as_random_split(count: int, share: float, seed: int) ->
     assert val_indices.tolist() == list(expected[1].indices)
 
 
-def test_nothing_is_held_back_without_a_share() -> None:
-    train_indices, val_indices = hold_back(5, recipe())
+def test_nothing_is_held_back_without_a_share(make_colours) -> None:
+    train_indices, val_indices = hold_back(make_colours(train=5), recipe())
     assert train_indices.tolist() == [0, 1, 2, 3, 4]
     assert val_indices.tolist() == []
 
 
 @pytest.mark.parametrize(("count", "share"), [(1437, 0.0001), (2, 0.9)])
-def test_a_share_that_leaves_nothing_is_refused(count: int, share: float) -> None:
+def test_a_share_that_leaves_nothing_is_refused(make_colours, count: int, share: float) -> None:
     with pytest.raises(LoupeError, match=rf"validation_share is {share:g}, .* {count} training images"):
-        hold_back(count, recipe(validation_share=share))
+        hold_back(make_colours(train=count, height=1, width=1), recipe(validation_share=share))
+
+
+def test_a_dataset_with_validation_images_of_its_own_is_validated_on_these(make_colours) -> None:
+    parts = make_colours(train=60, test=30).splits
+    save_dataset("parted", ("red", "green", "blue"), {"train": parts["train"], "val": parts["test"]}, "generated")
+    dataset = open_dataset("parted")
+    chosen = recipe(epochs=3, validation_share=0.5, keep="best", learning_rate=0.01)
+    training, yielded = train(chosen, dataset)
+    assert validation_split(dataset) == "val"
+    assert (len(training.train_indices), len(training.val_indices)) == (60, 30)
+
+    last = epochs_of(yielded)[-1]
+    training.model.eval()
+    with torch.no_grad():
+        logits = training.model(pixels_of(dataset, "val"))
+    labels = torch.from_numpy(dataset.splits["val"].labels)
+    assert last.val_accuracy == accuracy_score(labels, logits.argmax(1))
+    assert last.val_loss == pytest.approx(nn.functional.cross_entropy(logits, labels).item(), abs=1e-5)
 
 
 @pytest.mark.parametrize(("drop_last", "steps", "images"), [(True, 14, 1400), (False, 15, 1437)])

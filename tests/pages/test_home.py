@@ -4,6 +4,7 @@ import pytest
 from damage import copy_of, die_at_once, fail, without_line
 from screen import button, click, errors, links, open_page, select_rows, show, title, words
 
+from engine.catalogue import CATALOGUE
 from engine.machine import cores
 from engine.recipes import RECIPES
 from engine.runs import Run, list_runs, open_run
@@ -33,12 +34,9 @@ def test_every_dataset_is_linked(here: bool, request: pytest.FixtureRequest) -> 
         request.getfixturevalue("digits")
     app = open_page()
     shown = [(link.proto.label, link.proto.query_string) for link in app.main.get("page_link")]
-    assert shown == [
-        ("Explore" if here else "Get it", "dataset=digits"),
-        ("Get it", "dataset=mnist"),
-        ("Get it", "dataset=fashion-mnist"),
-        ("Get it", "dataset=kmnist"),
-    ]
+    *datasets, own = shown
+    assert datasets == [("Explore" if here and name == "digits" else "Get it", f"dataset={name}") for name in CATALOGUE]
+    assert own == ("Import your own images: a folder or a zip, a folder for each class", "import=new")
     assert {page for page, _ in links(app).values()} == {"explore"}
 
 

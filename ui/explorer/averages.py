@@ -6,7 +6,7 @@ import streamlit as st
 from engine.dataset import Dataset
 from engine.statistics import ClassAverage, average_class
 from ui.contact_sheet import Tile, contact_sheet
-from ui.state import go
+from ui.explorer.look import look_at
 from ui.wording import plain
 
 PAGE = 60
@@ -61,7 +61,7 @@ def show_averages(dataset: Dataset) -> None:
     st.caption(f"Of {whole} {count:,} {split} images of these classes. Click a class to see its images.")
     chosen = picked if picked is not None else varied
     if chosen is not None:
-        go("explore", **{"dataset": dataset.name, "split": split, "class": dataset.classes[chosen]})
+        look_at(view="images", **{"class": dataset.classes[chosen]})
 
 
 def _tile(dataset: Dataset, label: int, average: ClassAverage, image: np.ndarray) -> Tile:

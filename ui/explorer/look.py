@@ -1,5 +1,7 @@
 """A contact sheet of images drawn at random."""
 
+from typing import Never
+
 import numpy as np
 import streamlit as st
 
@@ -69,6 +71,19 @@ def _more() -> None:
 
 def _again() -> None:
     st.session_state.seed = (st.session_state.seed + 1) % (HIGHEST_SEED + 1)
+
+
+def look_at(**choices: str) -> Never:
+    """Show the page anew with other choices. ``take_choices`` makes them: widgets that are shown already cannot change,
+    nor may the URL that they are bound to."""
+    st.session_state["look-at"] = choices
+    st.rerun()
+
+
+def take_choices() -> None:
+    """Make the choices of ``look_at``, if it was called: before the widgets that they are for."""
+    for key, choice in st.session_state.pop("look-at", {}).items():
+        st.session_state[key] = choice
 
 
 def tile(dataset: Dataset, split_name: str, index: int, *lines: str) -> Tile:
