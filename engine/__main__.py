@@ -22,7 +22,7 @@ from engine.predictions import Predictions, evaluation, load_predictions, top
 from engine.recipes import published
 from engine.records import Epoch, Evaluating, Preparing, Record, Started, Step
 from engine.runs import ACTIVE, Run
-from engine.words import counted
+from engine.words import counted, listed
 
 
 def say(text: str) -> None:
@@ -50,7 +50,7 @@ def get_dataset(args: argparse.Namespace) -> tuple[object, str, int]:
             said = time.monotonic()
     dataset = open_dataset(args.name)
     images = {split: len(stored) for split, stored in dataset.splits.items()}
-    counts = " and ".join(f"{count:,} {split} images" for split, count in images.items())
+    counts = listed(f"{count:,} {split} images" for split, count in images.items())
     return (
         {"name": dataset.name, "present": True, "images": images, "source": dataset.source},
         f"{dataset.name}: {counts} of {len(dataset.classes)} classes",
@@ -76,7 +76,7 @@ def import_pictures(args: argparse.Namespace) -> tuple[object, str, int]:
             said = time.monotonic()
     dataset = open_dataset(args.name)
     images = {split: len(stored) for split, stored in dataset.splits.items()}
-    counts = " and ".join(f"{count:,} {split} images" for split, count in images.items())
+    counts = listed(f"{count:,} {split} images" for split, count in images.items())
     height, width, channels = dataset.image_shape
     text = f"{dataset.name}: {counts} of {len(dataset.classes)} classes, {width} x {height} pixels"
     if dataset.bad_file_count:

@@ -160,7 +160,7 @@ def open_dataset(name: str) -> Dataset:
     return _open(description, changed)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=32)
 def _open(description: Path, changed: int) -> Dataset:
     folder = description.parent
     try:

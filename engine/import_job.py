@@ -92,7 +92,9 @@ def find_import(name: str) -> ImportJob | None:
 
 def list_imports() -> list[str]:
     """List the names of imports that are going on or that failed."""
-    return sorted(folder.name[1 : -len(".import")] for folder in prepared_root().glob(".*.import"))
+    return sorted(
+        request.parent.name[1 : -len(".import")] for request in prepared_root().glob(".*.import/request.json")
+    )
 
 
 def cancel_import(name: str) -> None:

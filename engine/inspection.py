@@ -15,17 +15,15 @@ from typing import TypeVar
 import numpy as np
 
 from engine.dataset import Dataset
+from engine.oddities import LEAST_CONTRAST, Features, find_odd, measure
 from engine.paths import replacing
 from engine.similarity import (
     DEFAULT_THRESHOLD,
     HASHED_SIDE,
     MAX_DISTANCE,
     MAX_PAIRS,
-    directions,
     find_pairs,
-    frequencies,
     in_threads,
-    perceptual_hashes,
 )
 
 __all__ = [
@@ -44,21 +42,6 @@ __all__ = [
 FORMAT = 1
 SPLITS = ("train", "val", "test")
 BLOCK_BYTES = 2 << 20
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-# Standard deviation in levels below which an image shows too little to be compared or called blurred.
-LEAST_CONTRAST = 2.0
-
-MAX_ODD = 500
-# What so many have in common is not odd.
-COMMON_SHARE = 0.2
-BLANK_RANGE = 8
-BLANK_FACTOR = 1e6  # beyond whatever other limit
-# Dark is a mean level below the first, and below a third of what the darkest tenth of the images begin with: in a set
-# of night scenes, or of digits on black, most are dark. Bright is the same from white.
-EXTREME_LEVEL, EXTREME_SHARE = 20, 1 / 3
-# The logarithm of detail is further below the median than so many of the usual deviations, and than a factor of 4.
-BLURRED_DEVIATIONS, BLURRED_FACTOR = 5, 4
-ODD_SHAPE_FACTOR = 2.2
 
 
 @dataclass(frozen=True)
@@ -149,25 +132,16 @@ class _Places:
     def position(self, place: Place) -> int:
         return self.starts[self.splits.index(place.split)] + place.index
 
+    def in_a_row(self, sizes: Sizes) -> tuple[np.ndarray, np.ndarray]:
+        """Return widths and heights of all images; 0 for those of splits whose sizes are not known."""
+        widths, heights = np.zeros((2, len(self.labels)), np.int64)
+        for split, start, count in zip(self.splits, self.starts, self.counts, strict=False):
+            if split in sizes:
+                widths[start : start + count], heights[start : start + count] = sizes[split]
+        return widths, heights
+
     def pair(self, first: int, second: int, distance: int) -> Pair:
         return Pair(self[first], self[second], int(distance), bool(self.labels[first] == self.labels[second]))
-
-
-@dataclass(frozen=True)
-class _Features:
-    """Of each image: the hash and the vector to compare by, and figures in levels of 0 to 255.
-
-    range: from the darkest to the brightest pixel, in the channel where that is most. detail: how strongly neighbouring
-    pixels differ, as a share of the contrast: so strong and pale images compare, whereas the plain variance of the
-    Laplacian of a pale sharp image is that of a strong blurred one.
-    """
-
-    hashes: np.ndarray
-    vectors: np.ndarray
-    mean: np.ndarray
-    contrast: np.ndarray
-    range: np.ndarray
-    detail: np.ndarray
 
 
 def inspect(dataset: Dataset, sizes: Sizes | None = None) -> Generator[Progress, None, Inspection]:
@@ -193,14 +167,16 @@ def inspect(dataset: Dataset, sizes: Sizes | None = None) -> Generator[Progress,
             near_cut = len(found) > MAX_PAIRS
             rows = zip(compared[found.first], compared[found.second], found.distance, strict=True)
             near = [places.pair(*row) for row in islice(rows, MAX_PAIRS)]
-        odd = _odd(dataset, places, features, sizes or {})
+        widths, heights = places.in_a_row(sizes or {})
+        found_odd = find_odd(features, widths, heights)
+        odd = [Odd(places[position].split, places[position].index, reason) for position, reason in found_odd]
     inspection = Inspection(tuple(exact), tuple(near), tuple(odd), near_cut)
     with suppress(OSError):
         _save(dataset, places, inspection)
     return inspection
 
 
-def _read(dataset: Dataset, places: _Places) -> Generator[Progress, None, tuple[np.ndarray, _Features | None]]:
+def _read(dataset: Dataset, places: _Places) -> Generator[Progress, None, tuple[np.ndarray, Features | None]]:
     """Go through all images once: the two halves of a digest of each, and what is measured of images."""
     blocks = []
     for split, count in zip(places.splits, places.counts, strict=True):
@@ -209,7 +185,7 @@ def _read(dataset: Dataset, places: _Places) -> Generator[Progress, None, tuple[
         blocks += [images[start : start + step] for start in range(0, count, step)]
 
     def read(block: np.ndarray) -> tuple[np.ndarray, ...]:
-        return _digests(block), *(_measured(block) if dataset.kind == "images" else ())
+        return _digests(block), *(measure(block) if dataset.kind == "images" else ())
 
     parts: list[tuple[np.ndarray, ...]] = []
 
@@ -222,7 +198,7 @@ def _read(dataset: Dataset, places: _Places) -> Generator[Progress, None, tuple[
 
     yield from _telling("Reading the images", steps())
     digests, *columns = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return digests, _Features(*columns) if columns else None
+    return digests, Features(*columns) if columns else None
 
 
 def _telling(stage: str, steps: Iterable[tuple[int, int, Result]]) -> Generator[Progress, None, Result]:
@@ -248,120 +224,6 @@ def _first_copies(digests: np.ndarray) -> np.ndarray:
     firsts = np.empty(len(order), np.int64)
     firsts[order] = order[begins][np.cumsum(begins) - 1]
     return firsts
-
-
-def _measured(block: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Measure images, uint8 (count, height, width, channels): the fields of _Features."""
-    luma = (block[..., 0] if block.shape[-1] == 1 else block @ LUMA).astype(np.float32, copy=False)
-    coefficients = frequencies(luma)
-    hashes: np.ndarray = np.zeros(len(block), np.uint64)
-    vectors: np.ndarray = np.empty((len(block), 0), np.float16)
-    if min(luma.shape[1:]) >= HASHED_SIDE:
-        hashes, vectors = perceptual_hashes(coefficients), directions(coefficients).astype(np.float16)
-    # Channel by channel: over pixels of three bytes NumPy takes twenty times as long.
-    channels = [block[..., channel] for channel in range(block.shape[-1])]
-    ranges = np.max([channel.max(axis=(1, 2)) - channel.min(axis=(1, 2)) for channel in channels], axis=0)
-    contrast = luma.std(axis=(1, 2))
-    detail = np.full(len(block), np.nan, np.float32)
-    if min(luma.shape[1:]) >= 3:
-        laplacian = luma[:, 1:-1, 2:] + luma[:, 1:-1, :-2] + luma[:, 2:, 1:-1] + luma[:, :-2, 1:-1]
-        laplacian -= 4 * luma[:, 1:-1, 1:-1]
-        shows = contrast >= LEAST_CONTRAST
-        detail[shows] = laplacian[shows].std(axis=(1, 2)) / contrast[shows]
-    return hashes, vectors, luma.mean(axis=(1, 2)), contrast, ranges, detail
-
-
-def _odd(dataset: Dataset, places: _Places, features: _Features, sizes: Sizes) -> list[Odd]:
-    """List the odd images; worst is what is beyond its limit by the largest factor, and blank ones before all."""
-    blank = features.range <= BLANK_RANGE
-    kinds = [
-        _blank(dataset, places, features, blank),
-        _dark(features, ~blank),
-        _bright(features, ~blank),
-        _blurred(features, ~blank),
-        _odd_shapes(places, sizes),
-    ]
-    found: dict[int, list[tuple[float, str]]] = {}
-    for kind in kinds:
-        findings = list(kind)
-        if len(findings) <= COMMON_SHARE * len(blank):
-            for position, times_beyond, reason in findings:
-                found.setdefault(int(position), []).append((times_beyond, reason))
-    worst = sorted(found, key=lambda position: (-max(found[position])[0], position))[:MAX_ODD]
-    return [
-        Odd(places[position].split, places[position].index, "; ".join(reason for _, reason in found[position]))
-        for position in worst
-    ]
-
-
-Found = Iterator[tuple[int, float, str]]
-
-
-def _blank(dataset: Dataset, places: _Places, features: _Features, blank: np.ndarray) -> Found:
-    for position in np.flatnonzero(blank).tolist():
-        spread = int(features.range[position])
-        place = places[position]
-        pixel = dataset.splits[place.split].images[place.index, 0, 0].tolist()
-        colour = str(pixel[0]) if len(set(pixel)) == 1 else f"({', '.join(map(str, pixel))})"
-        about = f"pixels differ by {spread} of 255 levels at most, around {features.mean[position]:.0f}"
-        yield position, BLANK_FACTOR - spread, f"blank: {about if spread else f'every pixel is {colour}'}"
-
-
-def _dark(features: _Features, usual: np.ndarray) -> Found:
-    if not usual.any():
-        return
-    means = features.mean[usual]
-    limit = min(EXTREME_LEVEL, EXTREME_SHARE * np.percentile(means, 10, method="higher"))
-    for position in np.flatnonzero(usual & (features.mean < limit)).tolist():
-        level = features.mean[position]
-        yield position, limit / max(level, 0.1), f"very dark: mean level {level:.0f} of 255, {_half(means, '.0f')}"
-
-
-def _bright(features: _Features, usual: np.ndarray) -> Found:
-    if not usual.any():
-        return
-    means = features.mean[usual]
-    limit = min(EXTREME_LEVEL, EXTREME_SHARE * (255 - np.percentile(means, 90, method="lower")))
-    for position in np.flatnonzero(usual & (255 - features.mean < limit)).tolist():
-        level = features.mean[position]
-        reason = f"very bright: mean level {level:.0f} of 255, {_half(means, '.0f')}"
-        yield position, limit / max(255 - level, 0.1), reason
-
-
-def _blurred(features: _Features, usual: np.ndarray) -> Found:
-    usual = usual & (features.detail > 0)
-    if not usual.any():
-        return
-    details = np.log(features.detail[usual])
-    deviation = 1.4826 * np.median(np.abs(details - np.median(details)))
-    limit = np.exp(np.median(details) - max(BLURRED_DEVIATIONS * deviation, math.log(BLURRED_FACTOR)))
-    for position in np.flatnonzero(usual & (features.detail < limit)).tolist():
-        detail = features.detail[position]
-        reason = f"blurred: detail {detail:.2g} of the contrast, {_half(features.detail[usual], '.2g')}"
-        yield position, limit / detail, reason
-
-
-def _odd_shapes(places: _Places, sizes: Sizes) -> Found:
-    known = [
-        (start, *sizes[split]) for split, start in zip(places.splits, places.starts, strict=False) if split in sizes
-    ]
-    if not known:
-        return
-    aspects = np.log(np.concatenate([np.asarray(widths) / heights for _, widths, heights in known]))
-    usual = np.median(aspects)
-    deviation = 1.4826 * np.median(np.abs(aspects - usual))
-    limit = max(4 * deviation, math.log(ODD_SHAPE_FACTOR))
-    for start, widths, heights in known:
-        off = np.abs(np.log(np.asarray(widths) / heights) - usual)
-        for index in np.flatnonzero(off > limit).tolist():
-            size = f"{widths[index]} x {heights[index]} pixels"
-            reason = f"odd shape: {size}, where the usual aspect is {np.exp(usual):.2f}"
-            yield start + index, np.exp(off[index] - limit), reason
-
-
-def _half(values: np.ndarray, form: str) -> str:
-    low, high = np.percentile(values, [25, 75])
-    return f"where half of the images lie between {low:{form}} and {high:{form}}"
 
 
 def _file(dataset: Dataset) -> Path:

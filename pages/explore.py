@@ -4,7 +4,7 @@ from engine.catalogue import CATALOGUE, get, title_of
 from engine.dataset import Dataset, delete_dataset, is_prepared, open_dataset
 from engine.errors import LoupeError
 from engine.origins import BAD_FILES, read_bad_files
-from engine.words import counted, duration
+from engine.words import counted, duration, listed
 from ui.explorer.averages import show_averages
 from ui.explorer.balance import show_balance
 from ui.explorer.copies import show_copies, show_odd
@@ -91,7 +91,7 @@ except LoupeError as error:
     st.stop()
 
 what = "images" if dataset.kind == "images" else "rows"
-totals = " and ".join(f"{len(split):,} {split_name} {what}" for split_name, split in dataset.splits.items())
+totals = listed(f"{len(split):,} {split_name} {what}" for split_name, split in dataset.splits.items())
 if dataset.kind == "images":
     height, width, channels = dataset.image_shape
     size = f"{width} x {height} pixels, {'grey' if channels == 1 else 'colour'}"
@@ -100,20 +100,19 @@ else:
 bad = f" {counted(dataset.bad_file_count, 'bad file')} left out." if dataset.bad_file_count else ""
 st.markdown(f"**{totals}** of {len(dataset.classes)} classes, {size}.{bad}")
 show_balance(dataset)
-take_choices()
 views = dict(VIEWS if dataset.kind == "images" else TABLE_VIEWS)
 if not dataset.bad_file_count:
     views.pop("bad", None)
 view = st.segmented_control(
     "Look at",
     list(views),
-    default=next(iter(views)),
+    default=None if "view" in take_choices() else next(iter(views)),  # Streamlit warns of two values
     format_func=lambda view: views[view][0],
     key="view",
     required=True,
     bind="query-params",
 )
-views[view][1](dataset)
+views[view or next(iter(views))][1](dataset)
 st.caption(f"Source: {plain(dataset.source)}.")
 if dataset.kind == "images":
     link("train", "Train on this dataset", dataset=name)

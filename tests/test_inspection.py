@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from engine import inspection, similarity
+from engine import inspection, oddities, similarity
 from engine.dataset import Dataset, Split, open_dataset, save_dataset
 from engine.inspection import (
     DEFAULT_THRESHOLD,
@@ -257,9 +257,9 @@ def test_a_blank_image_is_odd(make_set, ordinary):
     ordinary[4, 0, 0] = 124
     found = reasons(result(make_set(train=ordinary)))
     assert found == {
-        3: "blank: every pixel is 0",
-        5: "blank: every pixel is (10, 200, 30)",
-        4: "blank: pixels differ by 4 of 255 levels at most, around 120",
+        3: "blank: every pixel is the same, around level 0 of 255",
+        5: "blank: every pixel is the same, around level 124 of 255",
+        4: "blank: pixels differ by 4 levels at most, around level 120 of 255",
     }
     assert list(found) == [3, 5, 4]
 
@@ -267,7 +267,7 @@ def test_a_blank_image_is_odd(make_set, ordinary):
 def test_a_grey_blank_image_is_told_by_its_level(make_set, ordinary):
     grey = ordinary[..., :1].copy()
     grey[3] = 255
-    assert reasons(result(make_set(train=grey))) == {3: "blank: every pixel is 255"}
+    assert reasons(result(make_set(train=grey))) == {3: "blank: every pixel is the same, around level 255 of 255"}
 
 
 def test_a_nearly_black_and_a_nearly_white_image_are_odd(make_set, ordinary):
@@ -323,7 +323,7 @@ def test_all_kinds_are_found_in_a_small_set_worst_first(make_set, count):
     found = result(make_set(train=images), {"train": tuple(sizes)})
     assert {odd.index for odd in found.odd} == {1, 2, 3, 4, 5}
     assert found.odd[0].reason == (
-        "blank: every pixel is 77; odd shape: 800 x 100 pixels, where the usual aspect is 1.33"
+        "blank: every pixel is the same, around level 77 of 255; odd shape: 800 x 100 pixels, where the usual aspect is 1.33"
     )
 
 
@@ -358,7 +358,7 @@ def test_images_too_small_to_be_compared_are_still_checked(make_set, shape):
 
 
 def test_the_list_of_odd_images_has_an_end(make_set, ordinary, monkeypatch):
-    monkeypatch.setattr(inspection, "MAX_ODD", 2)
+    monkeypatch.setattr(oddities, "MAX_ODD", 2)
     ordinary[3], ordinary[4] = to_levels(ordinary[3] * 0.05), 0
     ordinary[8] = to_levels(ordinary[8] * 0.01)
     assert list(reasons(result(make_set(train=ordinary)))) == [4, 8]
@@ -466,7 +466,7 @@ def test_a_file_that_is_no_result_does_not_count_and_is_replaced(checked, conten
 def test_a_result_that_cannot_be_saved_is_still_returned(make_set, ordinary, tmp_path):
     ordinary[3] = 0
     dataset = replace(make_set(train=ordinary), folder=tmp_path / "gone")
-    assert reasons(result(dataset)) == {3: "blank: every pixel is 0"}
+    assert reasons(result(dataset)) == {3: "blank: every pixel is the same, around level 0 of 255"}
     assert load_inspection(dataset) is None
 
 
@@ -493,7 +493,7 @@ def test_a_document_is_plain_data(checked):
         ],
         "near": document["near"],
         "leaked_test": [0, 1, 2],
-        "odd": [{"split": "train", "index": 3, "reason": "blank: every pixel is 0"}],
+        "odd": [{"split": "train", "index": 3, "reason": "blank: every pixel is the same, around level 0 of 255"}],
         "bad_files": bad_files,
     }
     assert [near["second"] for near in sorted(document["near"], key=lambda near: near["second"]["index"])] == [
