@@ -75,7 +75,7 @@ def find_import(name: str) -> ImportJob | None:
         progress = Progress(**json.loads((folder / "progress.json").read_text()))
     except (OSError, ValueError, TypeError):
         progress = None
-    going_on = is_locked(folder / "lock") or (age < LAUNCH_SECONDS and not (folder / "lock").exists())
+    going_on = is_locked(folder / "lock") or (age < LAUNCH_SECONDS and not (folder / "started").exists())
     try:
         return ImportJob(request, progress, (folder / "error.txt").read_text())
     except OSError:
@@ -131,16 +131,18 @@ def run_import(name: str) -> None:
     except Timeout:
         return
     with lock:
+        (folder / "started").touch()  # the lock's file is there a moment before it is locked
         request = Request(**json.loads((folder / "request.json").read_text()))
         try:
             _follow(request, folder)
         except LoupeError as error:
-            (folder / "error.txt").write_text(str(error))
+            _write(folder / "error.txt", str(error))
         except Exception as error:
             traceback.print_exc()
-            (folder / "error.txt").write_text(
+            _write(
+                folder / "error.txt",
                 f"The import ended with an error that Loupe did not expect: {type(error).__name__}: {error}. "
-                f"The whole of it is in {folder / 'output.txt'}."
+                f"The whole of it is in {folder / 'output.txt'}.",
             )
         else:
             # First of all: without its lock, it would look killed.
@@ -159,9 +161,14 @@ def _follow(request: Request, folder: Path) -> None:
             steps.close()
             return
         if time.monotonic() - written > WRITE_EVERY_SECONDS:
-            with replacing(folder / "progress.json") as beside:
-                beside.write_text(json.dumps(asdict(progress)))
+            _write(folder / "progress.json", json.dumps(asdict(progress)))
             written = time.monotonic()
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file that others may be reading."""
+    with replacing(path) as beside:
+        beside.write_text(text)
 
 
 if __name__ == "__main__":

@@ -18,13 +18,14 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock, Timeout
 
+from engine.catalogue import CATALOGUE
 from engine.dataset import begin_dataset, finish_dataset, prepared_root
 from engine.decoding import Chunk, decode, prepare_process
 from engine.errors import LoupeError
 from engine.ingest import Listing, Plan, Progress, Request, check_request, make_plan
 from engine.machine import cores
 from engine.origins import BAD_FILES, OriginsWriter
-from engine.paths import data_root, writing_to
+from engine.paths import data_root, is_locked, writing_to
 from engine.pictures import Original
 from engine.words import shown
 
@@ -61,6 +62,7 @@ def import_dataset(request: Request) -> Generator[Progress, None, None]:
             ) from None
     with lock, closing(Listing(request)) as listing:
         check_request(request)  # another may have had the lock
+        _sweep()
         plan = yield from make_plan(listing)
         try:
             with writing_to(prepared_root()):
@@ -68,6 +70,14 @@ def import_dataset(request: Request) -> Generator[Progress, None, None]:
                 yield from _make(listing, plan, folder)
         finally:
             shutil.rmtree(prepared_root() / f".{request.name}.unfinished", ignore_errors=True)
+
+
+def _sweep() -> None:
+    """Delete what imports that were killed have left."""
+    for left in prepared_root().glob(".*.unfinished"):
+        name = left.name[1 : -len(".unfinished")]
+        if name not in CATALOGUE and not is_locked(prepared_root() / f".{name}.lock"):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _make(listing: Listing, plan: Plan, folder: Path) -> Iterator[Progress]:
@@ -120,7 +130,9 @@ def _make(listing: Listing, plan: Plan, folder: Path) -> Iterator[Progress]:
 def _source(request: Request, plan: Plan) -> str:
     how = {"crop": "shorter side resized, middle cut out", "pad": "longer side resized, padded with black"}[request.fit]
     kept = f"{how}" if plan.is_resized else "kept at their size"
-    paths = " and ".join(shown(Path(path).name) for path in filter(None, (request.path, request.test)))
+    paths = " and ".join(
+        shown(Path(path).expanduser().resolve().name) for path in filter(None, (request.path, request.test))
+    )
     return "; ".join([f"imported from {paths}", plan.layout, kept, *plan.notes])
 
 

@@ -155,7 +155,8 @@ def check_request(request: Request) -> None:
 
 def require_free_name(name: str) -> None:
     """Raise LoupeError for a name that cannot be given to a dataset, or that one has already."""
-    if not re.fullmatch(r"\w[\w.-]{0,63}", name) or name.endswith("."):
+    # A folder's name, with what is put around it, may have 255 bytes.
+    if not re.fullmatch(r"\w[\w.-]{0,63}", name) or name.endswith(".") or len(name.encode()) > 200:
         raise LoupeError(
             f"The name {shown(name)!r} cannot be given to a dataset. Use up to 64 letters, digits, dashes, dots and "
             "underscores, with a letter or digit first."

@@ -61,11 +61,14 @@ class Origins:
 def open_origins(dataset: Dataset, split: str) -> Origins | None:
     """Return what a split's images were; None for datasets that were not imported from files."""
     path = _path(dataset.folder, split)
-    return _open(path, dataset.fingerprint) if path.exists() else None
+    try:
+        return _open(path, path.stat().st_mtime_ns)
+    except FileNotFoundError:
+        return None
 
 
 @lru_cache(maxsize=16)
-def _open(path: Path, fingerprint: str) -> Origins:
+def _open(path: Path, changed: int) -> Origins:
     import pyarrow
 
     return Origins(pyarrow.ipc.open_file(pyarrow.memory_map(str(path))).read_all())

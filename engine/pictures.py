@@ -126,6 +126,8 @@ def _telling_reasons() -> Iterator[None]:
         raise LoupeError("This is not a picture that can be read. Use PNG, JPEG, WebP, GIF, BMP or TIFF.") from None
     except LoupeError:
         raise
+    except MemoryError:
+        raise LoupeError("There is not enough memory to open the picture. Make it smaller first.") from None
     except Exception as error:  # decoders raise whatever the damage leads to
         raise LoupeError(
             f"The picture is damaged or cut short ({reason_of(error)}). Get a whole copy of the file."

@@ -145,8 +145,9 @@ def matrix(page: Page) -> list[Cell]:
     return cells
 
 
-def tiles(page: Page) -> Locator:
-    return page.locator(".sheet").get_by_role("button")
+def tiles(page: Page, name: str = "") -> Locator:
+    """Return the tiles of the contact sheet of a name, or of all there are."""
+    return (page.get_by_role("group", name=name) if name else page.locator(".sheet")).get_by_role("button")
 
 
 def number(page: Page, pattern: str) -> int:

@@ -146,6 +146,17 @@ def pick(app: AppTest, index: int, name: str = "") -> AppTest:
     return app
 
 
+def table(app: AppTest) -> pd.DataFrame:
+    """The one table of a page."""
+    (found,) = app.main.dataframe
+    return found.value
+
+
+def large_images(app: AppTest) -> list[str]:
+    """Where the images of an open dialog are; the same images are in the same place."""
+    return [url for dialog in app.get("dialog") for image in dialog.get("image") for url in image.value]
+
+
 def decoded(url: str) -> np.ndarray:
     with Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))) as image:
         pixels = np.asarray(image)

@@ -323,7 +323,8 @@ def test_all_kinds_are_found_in_a_small_set_worst_first(make_set, count):
     found = result(make_set(train=images), {"train": tuple(sizes)})
     assert {odd.index for odd in found.odd} == {1, 2, 3, 4, 5}
     assert found.odd[0].reason == (
-        "blank: every pixel is the same, around level 77 of 255; odd shape: 800 x 100 pixels, where the usual aspect is 1.33"
+        "blank: every pixel is the same, around level 77 of 255; "
+        "odd shape: 800 x 100 pixels, where the usual aspect is 1.33"
     )
 
 
