@@ -19,6 +19,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -63,7 +64,7 @@ def make_tiny_images(path: Path, count: int) -> None:
             coarse = Image.fromarray(random.integers(0, 256, (6, 6, 3), dtype=np.uint8))
             content = BytesIO()
             coarse.resize((TINY_SIDE, TINY_SIDE), Image.Resampling.BICUBIC).save(content, "JPEG", quality=90)
-            archive.writestr(f"tiny/class {number % TINY_CLASSES}/{number:06}.jpg", content.getvalue())
+            archive.writestr(f"tiny/class {number * TINY_CLASSES // count}/{number:06}.jpg", content.getvalue())
 
 
 def plain_photographs(folder: Path, target: Path) -> int:
@@ -106,43 +107,48 @@ def temporary_data() -> Iterator[Path]:
                 os.environ["LOUPE_DATA"] = before
 
 
-def import_seconds(path: Path, size: int | None) -> tuple[float, float]:
-    """Import a source; returns seconds of the whole, and of the decoding alone."""
-    decoding = 0.0
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of a whole import and until its first images were decoded; images a second from then to the last."""
+
+    whole: float
+    until_first: float
+    decoding_rate: float
+
+
+def time_import(path: Path, size: int | None) -> Timing:
+    """Import a source into a folder that is deleted afterwards."""
+    decoded: list[tuple[float, int]] = []  # seconds and how many by then
     with temporary_data():
         began = time.perf_counter()
         for progress in import_dataset(Request("measured", str(path), size=size)):
             if progress.stage == "Decoding":
-                decoding = progress.seconds
-        return time.perf_counter() - began, decoding
+                decoded.append((time.perf_counter() - began, progress.done))
+        whole = time.perf_counter() - began
+    (until_first, first), (until_last, last) = decoded[0], decoded[-1]
+    return Timing(whole, until_first, (last - first) / (until_last - until_first))
 
 
 def compare(title: str, plain: Callable[[Path, Path], int], path: Path, size: int | None, repeats: int) -> None:
     """Run the plain loop and the import in alternation, and print what they did."""
-    plain_seconds, whole_seconds, decoding_seconds, count = [], [], [], 0
+    plain_seconds: list[float] = []
+    imports: list[Timing] = []
+    count = 0
     for _ in range(repeats):
         with TemporaryDirectory() as folder:
             began = time.perf_counter()
             count = plain(path, Path(folder) / "images.npy")
             plain_seconds.append(time.perf_counter() - began)
-        whole, decoding = import_seconds(path, size)
-        whole_seconds.append(whole)
-        decoding_seconds.append(decoding)
+        imports.append(time_import(path, size))
+    pairs = list(zip(plain_seconds, imports, strict=True))
     print(f"\n{title}: {count:,} images, n = {repeats}, median (lowest to highest)")
-    print(f"plain loop, images/s              {spread([count / each for each in plain_seconds])}")
-    print(f"Loupe, whole import, images/s     {spread([count / each for each in whole_seconds])}")
-    print(f"Loupe, decoding alone, images/s   {spread([count / each for each in decoding_seconds])}")
-    print(f"Loupe, planning, seconds          {spread(subtracted(whole_seconds, decoding_seconds))}")
-    print(f"ratio, whole import               {spread(divided(plain_seconds, whole_seconds))}")
-    print(f"ratio, decoding alone             {spread(divided(plain_seconds, decoding_seconds))}", flush=True)
-
-
-def subtracted(values: Sequence[float], others: Sequence[float]) -> list[float]:
-    return [value - other for value, other in zip(values, others, strict=True)]
-
-
-def divided(values: Sequence[float], others: Sequence[float]) -> list[float]:
-    return [value / other for value, other in zip(values, others, strict=True)]
+    print(f"plain loop, images/s                {spread([count / seconds for seconds in plain_seconds])}")
+    print(f"Loupe, whole import, images/s       {spread([count / each.whole for each in imports])}")
+    print(f"Loupe, once decoding, images/s      {spread([each.decoding_rate for each in imports])}")
+    print(f"Loupe, until the first, seconds     {spread([each.until_first for each in imports])}")
+    print(f"ratio, whole import                 {spread([seconds / each.whole for seconds, each in pairs])}")
+    once = [each.decoding_rate * seconds / count for seconds, each in pairs]
+    print(f"ratio, once decoding                {spread(once)}", flush=True)
 
 
 def spread(values: Sequence[float]) -> str:
@@ -162,7 +168,9 @@ def peak_memory(path: Path) -> dict[str, float]:
     peaks: dict[str, float] = {}
     with temporary_data():
         command = [sys.executable, "-m", "engine", "import", "measured", str(path)]
-        process = subprocess.Popen(command, cwd=PROJECT_ROOT, env=child_environment(), stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            command, cwd=PROJECT_ROOT, env=child_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         while process.poll() is None:
             sample = {pid: (kind_of(pid), megabytes(pid)) for pid in tree(process.pid)}
             now = {"all processes": sum(size for _, size in sample.values())}

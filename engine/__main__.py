@@ -13,7 +13,7 @@ from engine import catalogue, recipes, runs
 from engine.dataset import open_dataset
 from engine.errors import LoupeError, reason_of
 from engine.importing import import_dataset
-from engine.ingest import DEFAULT_TEST_SHARE, Plan, Request, plan_import
+from engine.ingest import DEFAULT_TEST_SHARE, Plan, Request, check_request, plan_import
 from engine.inspection import DEFAULT_THRESHOLD, MAX_DISTANCE, as_document, inspect, load_inspection
 from engine.log import History
 from engine.origins import BAD_FILES, original_sizes, read_bad_files
@@ -62,6 +62,7 @@ def import_pictures(args: argparse.Namespace) -> tuple[object, str, int]:
     """Make a dataset of a folder, a zip or a CSV manifest of pictures."""
     request = Request(args.name, args.path, args.test, args.size, args.fit, args.test_share, args.seed)
     if args.dry_run:
+        check_request(request)
         planning = plan_import(request)
         while True:
             try:

@@ -5,6 +5,7 @@ import signal
 import threading
 import warnings
 from dataclasses import dataclass
+from functools import cache
 from multiprocessing import parent_process
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -20,9 +21,11 @@ from engine.sources import HarmfulSourceError, Source, open_source
 class Chunk:
     """Some images of a split, in the order of their rows.
 
-    sources, places: where to read each. file, offset: where the pixels of the first go; the others follow.
+    paths: of the sources. sources, places: where to read each, by the number of its source. file, offset: where the
+    pixels of the first go; the others follow.
     """
 
+    paths: tuple[str, ...]
     sources: tuple[int, ...]
     places: tuple[bytes, ...]
     file: str
@@ -33,13 +36,8 @@ class Chunk:
     fit: str
 
 
-_paths: list[Path] = []
-_sources: list[Source] = []
-
-
-def prepare_process(paths: list[Path]) -> None:
-    """Make a new process ready to decode pictures of some sources."""
-    _paths[:] = paths
+def prepare_process() -> None:
+    """Make a new process ready to decode pictures."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches all; the one that gave the work ends it
     # Of odd metadata, and of sizes that Loupe has a limit of its own for.
     warnings.filterwarnings("ignore", module="PIL")
@@ -54,16 +52,20 @@ def _end_with(parent: BaseProcess) -> None:
     os._exit(1)
 
 
+@cache
+def _open(path: str) -> Source:
+    return open_source(Path(path))
+
+
 def decode(chunk: Chunk) -> list[Original | str]:
     """Decode pictures and write their pixels; returns for each what it was, or the reason why it is bad."""
     pixels = np.zeros((len(chunk.places), chunk.height, chunk.width, chunk.channels), dtype=np.uint8)
     results: list[Original | str] = []
-    if not _sources:
-        _sources.extend(open_source(path) for path in _paths)
+    sources = [_open(path) for path in chunk.paths]
     for row, (source, place) in enumerate(zip(chunk.sources, chunk.places, strict=True)):
         try:
             pixels[row], original = fit_picture(
-                _sources[source].read(place), chunk.height, chunk.width, chunk.channels, chunk.fit
+                sources[source].read(place), chunk.height, chunk.width, chunk.channels, chunk.fit
             )
             results.append(original)
         except HarmfulSourceError:

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -115,8 +116,9 @@ def place_for_upload(name: str) -> Path:
         uploads_root().mkdir(parents=True, exist_ok=True)
         for left in uploads_root().iterdir():
             if time.time() - left.stat().st_mtime > LEFT_UPLOAD_SECONDS:
-                left.unlink(missing_ok=True)
-    return uploads_root() / Path(name).name
+                shutil.rmtree(left, ignore_errors=True)
+        # Two may come under one name.
+        return Path(tempfile.mkdtemp(dir=uploads_root())) / Path(name).name
 
 
 def _folder(name: str) -> Path:
@@ -148,8 +150,8 @@ def run_import(name: str) -> None:
             # First of all: without its lock, it would look killed.
             (folder / "request.json").unlink()
             shutil.rmtree(folder, ignore_errors=True)
-        if Path(request.path).parent == uploads_root():
-            Path(request.path).unlink(missing_ok=True)
+        if Path(request.path).parent.parent == uploads_root():
+            shutil.rmtree(Path(request.path).parent, ignore_errors=True)
 
 
 def _follow(request: Request, folder: Path) -> None:

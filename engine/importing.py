@@ -9,9 +9,9 @@ from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import chain, pairwise
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -30,18 +30,20 @@ from engine.pictures import Original
 from engine.words import shown
 
 # What a process decodes at a time: so many images, or fewer where they are large, as files or as pixels.
-CHUNK_IMAGES = 64
+CHUNK_IMAGES = 256
 CHUNK_BYTES = 8_000_000
 CRASHED = "The process that decoded it was killed: the file may be damaged, or memory short. Save the picture anew."
 
 
 @dataclass
 class _Rows:
-    """A chunk of a split's images with what becomes of them."""
+    """A chunk of a split's images: what is known of them before they are decoded."""
 
+    split: str
     chunk: Chunk
-    classes: list[int]
-    files: list[tuple[str, int]]  # names and bytes
+    classes: tuple[int, ...]
+    names: tuple[str, ...]
+    sizes: tuple[int, ...]  # bytes of the files
     first: int
 
 
@@ -63,12 +65,14 @@ def import_dataset(request: Request) -> Generator[Progress, None, None]:
     with lock, closing(Listing(request)) as listing:
         check_request(request)  # another may have had the lock
         _sweep()
-        plan = yield from make_plan(listing)
+        decoders = _Decoders()  # they start while files are listed
         try:
+            plan = yield from make_plan(listing)
             with writing_to(prepared_root()):
                 folder = begin_dataset(request.name)
-                yield from _make(listing, plan, folder)
+                yield from _make(listing, plan, folder, decoders)
         finally:
+            decoders.close()
             shutil.rmtree(prepared_root() / f".{request.name}.unfinished", ignore_errors=True)
 
 
@@ -80,43 +84,13 @@ def _sweep() -> None:
             shutil.rmtree(left, ignore_errors=True)
 
 
-def _make(listing: Listing, plan: Plan, folder: Path) -> Iterator[Progress]:
+def _make(listing: Listing, plan: Plan, folder: Path, decoders: "_Decoders") -> Iterator[Progress]:
     request, total = listing.request, sum(plan.images.values())
-    labels: dict[str, np.ndarray] = {}
-    done = bad = 0
-    began = 0.0
-    with (folder / BAD_FILES).open("w", newline="", encoding="utf-8") as file:
-        bad_files = csv.writer(file)
-        bad_files.writerow(("file", "reason"))
-        for name, reason in listing.database.execute("SELECT name, problem FROM files WHERE problem NOT NULL"):
-            bad_files.writerow((name, reason))
-            bad += 1
-        for split in plan.images:
-            labels_so_far, bad_rows = array("q"), array("q")
-            origins = OriginsWriter(folder, split)
-            images = folder / f"{split}-images.npy"
-            start = _reserve(images, plan, split)
-            for rows, results in _decoded(_chunks(listing, plan, split, images, start), listing):
-                began = began or time.monotonic()  # from the first ones on: processes take a moment to start
-                good = []
-                for row, result in enumerate(results):
-                    name, size = rows.files[row]
-                    if isinstance(result, Original):
-                        good.append((name, size, result.width, result.height, result.mode))
-                        labels_so_far.append(rows.classes[row])
-                    else:
-                        bad_files.writerow((name, result))
-                        bad_rows.append(rows.first + row)
-                        bad += 1
-                if good:
-                    origins.write(good)
-                done += len(results)
-                yield Progress("Decoding", done, total, bad, time.monotonic() - began)
-            origins.close()
-            labels[split] = np.frombuffer(labels_so_far, dtype=np.int64) if labels_so_far else np.empty(0, np.int64)
-            _close_gaps(images, start, (plan.images[split], plan.height, plan.width, plan.channels), bad_rows)
-    yield Progress("Finishing", done, total, bad, time.monotonic() - began)
-    classes, labels = _without_empty(plan.classes, labels, request)
+    with ExitStack() as files:
+        writers = {split: files.enter_context(_SplitWriter(folder, split, plan)) for split in plan.images}
+        bad = yield from _decode_all(listing, plan, writers, decoders, folder)
+    yield Progress("Finishing", total, total, bad)
+    classes, labels = _without_empty(plan.classes, {split: writers[split].finish() for split in writers}, request)
     for split in plan.images:
         if split in labels:
             np.save(folder / f"{split}-labels.npy", labels[split])
@@ -125,6 +99,66 @@ def _make(listing: Listing, plan: Plan, folder: Path) -> Iterator[Progress]:
                 unused.unlink()
     counts = {split: len(labels[split]) for split in labels}
     finish_dataset(request.name, classes, counts, _source(request, plan), bad_file_count=bad)
+
+
+def _decode_all(
+    listing: Listing, plan: Plan, writers: dict[str, "_SplitWriter"], decoders: "_Decoders", folder: Path
+) -> Generator[Progress, None, int]:
+    """Decode the images of all splits, and list the bad files; returns how many these are."""
+    total = sum(plan.images.values())
+    chunks = chain.from_iterable(_chunks(listing, plan, writers[split]) for split in plan.images)
+    done = bad = 0
+    began: tuple[float, int] | None = None
+    with (folder / BAD_FILES).open("w", newline="", encoding="utf-8") as file:
+        bad_files = csv.writer(file)
+        bad_files.writerow(("file", "reason"))
+        for name, reason in listing.database.execute("SELECT name, problem FROM files WHERE problem NOT NULL"):
+            bad_files.writerow((name, reason))
+            bad += 1
+        for rows, results in decoders.decode(chunks):
+            for name, reason in writers[rows.split].add(rows, results):
+                bad_files.writerow((name, reason))
+                bad += 1
+            done += len(results)
+            began = began or (time.monotonic(), done)  # the pace is that of those that follow
+            yield Progress("Decoding", done, total, bad, time.monotonic() - began[0], done - began[1])
+    return bad
+
+
+class _SplitWriter:
+    """The files of a split as they fill: pixels come from the processes, the rest from here."""
+
+    def __init__(self, folder: Path, split: str, plan: Plan):
+        self.split = split
+        self.images = folder / f"{split}-images.npy"
+        self.shape = (plan.images[split], plan.height, plan.width, plan.channels)
+        self.start = _reserve(self.images, self.shape)
+        self._origins = OriginsWriter(folder, split)
+        self._labels, self._bad_rows = array("q"), array("q")
+
+    def add(self, rows: _Rows, results: list[Original | str]) -> list[tuple[str, str]]:
+        """Note what became of some images; returns names and reasons of the bad ones."""
+        good, bad = [], []
+        for row, result in enumerate(results):
+            if isinstance(result, Original):
+                good.append((rows.names[row], rows.sizes[row], *result))
+                self._labels.append(rows.classes[row])
+            else:
+                bad.append((rows.names[row], result))
+                self._bad_rows.append(rows.first + row)
+        self._origins.write(good)
+        return bad
+
+    def __enter__(self) -> "_SplitWriter":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._origins.close()
+
+    def finish(self) -> np.ndarray:
+        """Close the gaps that bad files left; returns the labels of the good images."""
+        _close_gaps(self.images, self.start, self.shape, self._bad_rows)
+        return np.array(self._labels, dtype=np.int64)
 
 
 def _source(request: Request, plan: Plan) -> str:
@@ -136,9 +170,8 @@ def _source(request: Request, plan: Plan) -> str:
     return "; ".join([f"imported from {paths}", plan.layout, kept, *plan.notes])
 
 
-def _reserve(path: Path, plan: Plan, split: str) -> int:
-    """Make the file of a split's images at its full size, so that a full disk is told now; returns where they start."""
-    shape = (plan.images[split], plan.height, plan.width, plan.channels)
+def _reserve(path: Path, shape: tuple[int, ...]) -> int:
+    """Make a file of images at its full size, so that a full disk is told now; returns where the images start."""
     with path.open("wb") as file:
         _write_header(file, shape)
         start = file.tell()
@@ -156,23 +189,23 @@ def _write_header(file, shape: tuple[int, ...]) -> None:
     np.lib.format.write_array_header_1_0(file, header)
 
 
-def _chunks(listing: Listing, plan: Plan, split: str, images: Path, start: int) -> Iterator[_Rows]:
+def _chunks(listing: Listing, plan: Plan, writer: _SplitWriter) -> Iterator[_Rows]:
     """Divide the images of a split into chunks; only those under way are in memory."""
     image_bytes = plan.height * plan.width * plan.channels
     most = max(1, min(CHUNK_IMAGES, CHUNK_BYTES // image_bytes))
+    paths = tuple(str(source.path) for source in listing.sources)
     fit = listing.request.fit
     first = file_bytes = 0
     waiting: list[tuple] = []
 
     def chunk() -> _Rows:
         sources, classes, names, places, sizes = zip(*waiting, strict=True)
-        offset = start + first * image_bytes
-        shape = (plan.height, plan.width, plan.channels)
-        files = list(zip(names, sizes, strict=True))
-        return _Rows(Chunk(sources, places, str(images), offset, *shape, fit), list(classes), files, first)
+        file, offset = str(writer.images), writer.start + first * image_bytes
+        work = Chunk(paths, sources, places, file, offset, plan.height, plan.width, plan.channels, fit)
+        return _Rows(writer.split, work, classes, names, sizes, first)
 
     query = "SELECT source, class, name, place, bytes FROM images WHERE split = ? ORDER BY rowid"
-    for row in listing.database.execute(query, (split,)):
+    for row in listing.database.execute(query, (writer.split,)):
         waiting.append(row)
         file_bytes += row[-1]
         if len(waiting) == most or file_bytes > CHUNK_BYTES:
@@ -183,54 +216,57 @@ def _chunks(listing: Listing, plan: Plan, split: str, images: Path, start: int) 
         yield chunk()
 
 
-def _decoded(chunks: Iterator[_Rows], listing: Listing) -> Iterator[tuple[_Rows, list[Original | str]]]:
-    """Decode chunks in processes, some ahead of the one that is waited for; yields them in their order."""
-    paths = [source.path for source in listing.sources]
-    workers = cores()
-    pool = _start_pool(paths, workers)
-    under_way: deque[tuple[_Rows, Future]] = deque()
-    waiting = next(chunks, None)
-    try:
+class _Decoders:
+    """The processes that decode; close them."""
+
+    def __init__(self) -> None:
+        self._pool = _start_pool(cores())
+        for _ in range(cores()):  # each task starts a process while none is idle
+            self._pool.submit(os.getpid)
+
+    def decode(self, chunks: Iterator[_Rows]) -> Iterator[tuple[_Rows, list[Original | str]]]:
+        """Decode chunks, some ahead of the one that is waited for; yields them in their order."""
+        under_way: deque[tuple[_Rows, Future]] = deque()
+        waiting = next(chunks, None)
         while waiting or under_way:
             try:
-                while waiting and len(under_way) <= 2 * workers:
-                    under_way.append((waiting, pool.submit(decode, waiting.chunk)))
+                while waiting and len(under_way) <= 2 * cores():
+                    under_way.append((waiting, self._pool.submit(decode, waiting.chunk)))
                     waiting = next(chunks, None)
                 results = under_way[0][1].result()
             except BrokenProcessPool:
                 # A picture has killed its decoder, or the system has for want of memory: one at a time tells which.
-                pool.shutdown()
                 while under_way:
                     rows, _ = under_way.popleft()
-                    yield rows, _decode_alone(rows.chunk, paths)
-                pool = _start_pool(paths, workers)
+                    yield rows, self._decode_alone(rows.chunk)
+                self._restart(cores())
             else:
                 yield under_way.popleft()[0], results
-    finally:
-        pool.shutdown(cancel_futures=True)
 
-
-def _decode_alone(chunk: Chunk, paths: list[Path]) -> list[Original | str]:
-    results: list[Original | str] = []
-    pool = _start_pool(paths, 1)
-    try:
+    def _decode_alone(self, chunk: Chunk) -> list[Original | str]:
+        results: list[Original | str] = []
+        self._restart(1)
         for row, (source, place) in enumerate(zip(chunk.sources, chunk.places, strict=True)):
             offset = chunk.offset + row * chunk.height * chunk.width * chunk.channels
             try:
                 alone = replace(chunk, sources=(source,), places=(place,), offset=offset)
-                results += pool.submit(decode, alone).result()
+                results += self._pool.submit(decode, alone).result()
             except BrokenProcessPool:
                 results.append(CRASHED)
-                pool.shutdown()
-                pool = _start_pool(paths, 1)
-    finally:
-        pool.shutdown()
-    return results
+                self._restart(1)
+        return results
+
+    def _restart(self, workers: int) -> None:
+        self._pool.shutdown()
+        self._pool = _start_pool(workers)
+
+    def close(self) -> None:
+        self._pool.shutdown(cancel_futures=True)
 
 
-def _start_pool(paths: list[Path], workers: int) -> ProcessPoolExecutor:
+def _start_pool(workers: int) -> ProcessPoolExecutor:
     # Started afresh, not forked: whoever imports may have threads, and torch.
-    return ProcessPoolExecutor(workers, get_context("spawn"), initializer=prepare_process, initargs=(paths,))
+    return ProcessPoolExecutor(workers, get_context("spawn"), initializer=prepare_process)
 
 
 def _close_gaps(path: Path, start: int, shape: tuple[int, ...], bad_rows: array) -> None:

@@ -108,7 +108,7 @@ class Plan:
 class Progress:
     """How far a stage of an import is: files or images; total is 0 while it is not known.
 
-    bad: files left out. seconds: since the first of them; a pace is told after one.
+    bad: files left out. seconds, since: for the pace, images done in that time.
     """
 
     stage: str
@@ -116,6 +116,7 @@ class Progress:
     total: int
     bad: int = 0
     seconds: float = 0.0
+    since: int = 0
 
     def in_words(self) -> str:
         if not self.total:
@@ -129,7 +130,7 @@ class Progress:
 
     @property
     def images_per_second(self) -> float | None:
-        return self.done / self.seconds if self.seconds > 1 else None
+        return self.since / self.seconds if self.since and self.seconds > 1 else None
 
     @property
     def seconds_left(self) -> float | None:
@@ -139,6 +140,11 @@ class Progress:
 def check_request(request: Request) -> None:
     """Raise LoupeError for a request that cannot be met, before anything is read."""
     require_free_name(request.name)
+    check_settings(request)
+
+
+def check_settings(request: Request) -> None:
+    """Raise LoupeError for settings out of their range, and for paths that are not there."""
     if request.fit not in FITS:
         raise LoupeError(f"fit is {request.fit!r}, but must be crop or pad.")
     if request.size is not None and not LOWEST_SIDE <= request.size <= HIGHEST_SIDE:
@@ -184,11 +190,11 @@ class Listing:
 
 
 def plan_import(request: Request) -> Generator[Progress, None, Plan]:
-    """Find out what an import would make, writing nothing. Yields progress; returns the plan.
+    """Find out what an import would make, whatever its name, writing nothing. Yields progress; returns the plan.
 
     Raises LoupeError when it cannot be made.
     """
-    check_request(request)
+    check_settings(request)
     with closing(Listing(request)) as listing:
         return (yield from make_plan(listing))
 

@@ -76,11 +76,14 @@ def _insert(listing: sqlite3.Connection, batch: list[tuple]) -> None:
 
 def normalized(name: str) -> str:
     """Write a name as text in one form: macOS takes letters and their accents apart, and others do not."""
+    if name.isascii():
+        return name
     return unicodedata.normalize("NFC", name.encode(errors="backslashreplace").decode())
 
 
 def suffix(name: str) -> str:
-    return PurePosixPath(name).suffix[1:].lower()
+    stem, _, ending = name.rpartition("/")[2].rpartition(".")
+    return ending.lower() if stem else ""
 
 
 def understand(listing: sqlite3.Connection, source: Source, number: int) -> Layout:

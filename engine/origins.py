@@ -1,77 +1,70 @@
-"""What the images of an import were before they became arrays: one Arrow file beside each split's images."""
-
-from __future__ import annotations
+"""What the images of an import were before they became arrays: two files beside each split's images."""
 
 import csv
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from engine.dataset import Dataset
 
-if TYPE_CHECKING:
-    import pyarrow
-
 BAD_FILES = "bad-files.csv"
 
 
+# A row of fixed size for each image; its name ends there in the file of all names, and begins where the last one ends.
+RECORD = np.dtype([("bytes", "<i8"), ("width", "<i4"), ("height", "<i4"), ("mode", "S8"), ("name_end", "<i8")])
+
+
 class OriginsWriter:
-    """Writes the files of a split in the order of its images, some at a time."""
+    """Writes what the images of a split were, in their order, some at a time."""
 
     def __init__(self, folder: Path, split: str):
-        import pyarrow
-
-        columns = {"file": "string", "bytes": "int64", "width": "int32", "height": "int32", "mode": "string"}
-        self._schema = pyarrow.schema([(name, getattr(pyarrow, kind)()) for name, kind in columns.items()])
-        self._writer = pyarrow.ipc.new_file(str(_path(folder, split)), self._schema)
+        records, names = _paths(folder, split)
+        self._records, self._names = records.open("wb"), names.open("wb")
 
     def write(self, rows: Sequence[tuple[str, int, int, int, str]]) -> None:
         """Write rows of file name, bytes, width, height and Pillow's mode."""
-        import pyarrow
-
-        values = zip(zip(*rows, strict=True), self._schema.types, strict=True)
-        columns = [pyarrow.array(column, kind) for column, kind in values]
-        self._writer.write_batch(pyarrow.record_batch(columns, schema=self._schema))
+        records = np.empty(len(rows), RECORD)
+        for row, (name, size, width, height, mode) in enumerate(rows):
+            self._names.write(name.encode())
+            records[row] = (size, width, height, mode.encode(), self._names.tell())
+        self._records.write(records.tobytes())
 
     def close(self) -> None:
-        self._writer.close()
+        self._records.close()
+        self._names.close()
 
 
 class Origins:
-    """The files that a split's images came from; memory-mapped, so that only what is looked at is read."""
+    """What the images of a split were; memory-mapped, so that only what is looked at is read."""
 
-    def __init__(self, table: pyarrow.Table):
-        self._table = table
+    def __init__(self, records: Path, names: Path):
+        self._records = np.memmap(records, RECORD, "r")
+        self._names = names
 
     def __len__(self) -> int:
-        return self._table.num_rows
+        return len(self._records)
 
     def column(self, name: str) -> np.ndarray:
         """Return ``bytes``, ``width``, ``height`` or ``mode`` of every image."""
-        return self._table[name].to_numpy()
+        values = np.asarray(self._records[name])
+        return values.astype(str) if name == "mode" else values
 
     def of(self, index: int) -> dict:
         """Return file, bytes, width, height and mode of one image."""
-        return self._table.slice(index, 1).to_pylist()[0]
+        record = self._records[index]
+        with self._names.open("rb") as file:
+            start = int(self._records["name_end"][index - 1]) if index else 0
+            file.seek(start)
+            name = file.read(int(record["name_end"]) - start).decode()
+        numbers = {column: int(record[column]) for column in ("bytes", "width", "height")}
+        return {"file": name} | numbers | {"mode": record["mode"].decode()}
 
 
 def open_origins(dataset: Dataset, split: str) -> Origins | None:
     """Return what a split's images were; None for datasets that were not imported from files."""
-    path = _path(dataset.folder, split)
-    try:
-        return _open(path, path.stat().st_mtime_ns)
-    except FileNotFoundError:
-        return None
-
-
-@lru_cache(maxsize=16)
-def _open(path: Path, changed: int) -> Origins:
-    import pyarrow
-
-    return Origins(pyarrow.ipc.open_file(pyarrow.memory_map(str(path))).read_all())
+    records, names = _paths(dataset.folder, split)
+    return Origins(records, names) if records.exists() else None
 
 
 def original_sizes(dataset: Dataset) -> dict[str, tuple[np.ndarray, np.ndarray]] | None:
@@ -94,5 +87,5 @@ def read_bad_files(dataset: Dataset) -> list[dict[str, str]]:
         return []
 
 
-def _path(folder: Path, split: str) -> Path:
-    return folder / f"{split}-files.arrow"
+def _paths(folder: Path, split: str) -> tuple[Path, Path]:
+    return folder / f"{split}-origins.bin", folder / f"{split}-names.txt"

@@ -4,10 +4,9 @@ import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -28,8 +27,7 @@ DRAFT = 2
 TURNED = (5, 6, 7, 8)  # EXIF orientations in which a picture lies on its side
 
 
-@dataclass(frozen=True, slots=True)
-class Original:
+class Original(NamedTuple):
     """A picture as it came: its upright size in pixels, and Pillow's name for its pixels, such as RGB or L."""
 
     width: int

@@ -6,7 +6,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 
 from engine.dataset import prepared_root
@@ -55,13 +55,15 @@ class Source(Protocol):
 def find(named: str) -> Path:
     """Return the path that a person named. Raises LoupeError when nothing is there, or nothing to be imported."""
     path = Path(os.path.expanduser(named))  # noqa: PTH111 - it leaves alone what it cannot expand
-    require_allowed(path)
     try:
+        require_allowed(path)
         kind = stat.S_IFMT(path.stat().st_mode)
     except (FileNotFoundError, NotADirectoryError):
         raise LoupeError(
             f"There is no {shown(named)}. Name a folder, a zip or a CSV manifest on this machine."
         ) from None
+    except LoupeError:
+        raise
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or reason_of(error)
         raise LoupeError(f"{shown(named)} cannot be opened ({reason}). Check its name and its permissions.") from error
@@ -95,10 +97,8 @@ def import_roots() -> list[Path]:
 def require_allowed(path: Path) -> None:
     """Raise LoupeError for a path outside the folders that imports are confined to, links followed."""
     roots = import_roots()
-    if path.parent == uploads_root():
-        return
     real = Path(os.path.realpath(path))  # resolve() fails at a link to itself
-    if roots and not any(real.is_relative_to(root) for root in roots):
+    if roots and not any(real.is_relative_to(root) for root in (*roots, uploads_root().resolve())):
         allowed = ", ".join(shown(str(root)) for root in roots)
         raise LoupeError(
             f"{shown(str(path))} is outside the folders that may be imported from: {allowed}. "
@@ -107,7 +107,7 @@ def require_allowed(path: Path) -> None:
 
 
 def is_left_by_systems(name: str) -> bool:
-    return any(part.startswith(".") or part.lower() in LEFT_BY_SYSTEMS for part in PurePosixPath(name).parts)
+    return any((part[:1] == "." != part) or part in LEFT_BY_SYSTEMS for part in name.lower().split("/"))
 
 
 class Folder:

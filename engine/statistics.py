@@ -75,7 +75,7 @@ def average_class(dataset: Dataset, split: str, label: int) -> ClassAverage | No
     most = max(LEAST_AVERAGED, AVERAGED_BYTES // (stored.images[0].nbytes * len(dataset.classes)))
     used = indices[np.linspace(0, len(indices) - 1, min(most, len(indices))).astype(np.int64)]
     height, width, _ = dataset.image_shape
-    step = -(-max(height, width) // AVERAGE_SIDE)
+    step = min(-(-max(height, width) // AVERAGE_SIDE), height, width)
     total, squares = np.zeros(()), np.zeros(())
     rows = max(1, BLOCK_BYTES // (4 * stored.images[0].nbytes))
     for start in range(0, len(used), rows):

@@ -28,7 +28,7 @@ def in_bytes(count: float) -> str:
     """Say a number of bytes with a unit that fits."""
     if count < 1000:
         return f"{count:,.0f} bytes"
-    unit, size = next(((unit, size) for unit, size in UNITS if count < 1000 * size), UNITS[-1])
+    unit, size = next(((unit, size) for unit, size in UNITS if count < 999.95 * size), UNITS[-1])
     return f"{count / size:,.1f} {unit}"
 
 

@@ -17,6 +17,8 @@ from ui.wording import plain, show_problem
 
 enter()
 
+BAD_FILES_SHOWN = 1000
+
 
 def offer(name: str) -> None:
     """Offer to get a dataset that is not here, and show how far it is."""
@@ -41,11 +43,21 @@ def offer(name: str) -> None:
 
 def show_bad_files(dataset: Dataset) -> None:
     bad_files = read_bad_files(dataset)
+    if not bad_files:
+        show_problem(
+            f"The list of bad files is not in {dataset.folder} any more. "
+            "To have it, delete the dataset and import the pictures again."
+        )
+        return
     st.markdown(
-        f"**{counted(len(bad_files), 'file')}** of the import could not be used; all others were. Mend them at their "
-        "source, which is unchanged, and import it anew."
+        f"**{counted(len(bad_files), 'file')}** of the import could not be used; all others were. To have them "
+        "too, mend them where they are, delete this dataset below, and import it again."
     )
-    st.dataframe(bad_files, hide_index=True, column_config={"file": "File", "reason": "Reason"}, placeholder="")
+    st.dataframe(
+        bad_files[:BAD_FILES_SHOWN], hide_index=True, column_config={"file": "File", "reason": "Reason"}, placeholder=""
+    )
+    if len(bad_files) > BAD_FILES_SHOWN:
+        st.caption(f"The first {BAD_FILES_SHOWN:,}; the file has all.")
     content = (dataset.folder / BAD_FILES).read_bytes()
     st.download_button("Bad files as CSV", content, f"{dataset.name}-{BAD_FILES}", icon=":material/download:")
 
@@ -88,6 +100,8 @@ try:
     dataset = open_dataset(name)
 except LoupeError as error:
     show_problem(error)
+    if name not in CATALOGUE:
+        offer_deletion(name)
     st.stop()
 
 what = "images" if dataset.kind == "images" else "rows"

@@ -5,6 +5,7 @@ from engine.errors import LoupeError
 from engine.machine import cores, gpu_name
 from engine.recipes import find_recipe
 from engine.runs import start
+from ui.importing import NEW
 from ui.state import enter, go, link
 from ui.tables import rows_version, run_table, run_table_columns
 from ui.wording import plain, show_problem
@@ -54,9 +55,9 @@ for dataset in sorted(describe_datasets(), key=lambda described: not described["
     with name:
         st.markdown(f"**{plain(dataset['title'])}** · {plain(dataset['about'])}")
     with state:
-        link("explore", "Explore" if dataset["present"] else "Get it", dataset=dataset["name"])
+        link("explore", "Explore" if dataset["present"] or dataset["own"] else "Get it", dataset=dataset["name"])
 
-link("explore", "Import your own images: a folder or a zip, a folder for each class", **{"import": "new"})
+link("explore", "Import your own images: a folder or a zip, a folder for each class", **{"import": NEW})
 
 gpu = gpu_name()
 st.caption(f"This machine: {cores()} processor cores, {gpu or 'no NVIDIA GPU'}. Nothing leaves it.")

@@ -119,19 +119,20 @@ def test_an_import_that_was_killed_is_told_and_can_be_started_again(pets):
 
 def test_an_archive_that_was_uploaded_is_deleted_after_its_import():
     path = pack(place_for_upload("../../pets.zip"), PETS)
-    assert path == uploads_root() / "pets.zip"
+    assert (path.name, path.parent.parent) == ("pets.zip", uploads_root())
+    assert place_for_upload("pets.zip") != path
     start_import(Request("pets", str(path)))
     assert end_of("pets") is None
-    wait_until(lambda: list(uploads_root().iterdir()) == [])
+    wait_until(lambda: not path.parent.exists())
     assert "imported from pets.zip" in open_dataset("pets").source
 
 
 def test_uploads_that_nobody_imported_are_deleted_after_a_day():
     old, new = (pack(place_for_upload(name), PETS) for name in ("old.zip", "new.zip"))
     two_days_ago = old.stat().st_mtime - 2 * 24 * 3600
-    os.utime(old, (two_days_ago, two_days_ago))
-    place_for_upload("other.zip")
-    assert list(uploads_root().iterdir()) == [new]
+    os.utime(old.parent, (two_days_ago, two_days_ago))
+    other = place_for_upload("other.zip")
+    assert set(uploads_root().iterdir()) == {new.parent, other.parent}
 
 
 def test_an_error_that_was_not_expected_is_told_with_its_place(pets):

@@ -393,11 +393,11 @@ def test_after_a_refusal_the_name_can_be_used(tmp_path):
 def many(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A folder of pictures enough for some chunks, and the fingerprint of what becomes of it undisturbed."""
     place = tmp_path_factory.mktemp("many")
-    files = {f"{'abc'[number % 3]}/{number}.png": png(number) for number in range(200)}
+    files = {f"{'abc'[number % 3]}/{number}.png": png(number) for number in range(600)}
     files["b/bad.png"] = b""
     with folders(place / "data", place / "runs"):
         dataset = import_pictures("many", write(place / "pictures", files))
-        assert (dataset.bad_file_count, sum(map(len, dataset.splits.values()))) == (1, 200)
+        assert (dataset.bad_file_count, sum(map(len, dataset.splits.values()))) == (1, 600)
     return place / "pictures", dataset.fingerprint
 
 
@@ -418,7 +418,7 @@ def living(group: int) -> list[str]:
     return [pid for pgid, state, pid in rows if int(pgid) == group and not state.startswith("Z")]
 
 
-@pytest.mark.parametrize("moment", ["Listing files 0", "Decoding 64", "Finishing 201"])
+@pytest.mark.parametrize("moment", ["Listing files 0", "Decoding 256", "Finishing 601"])
 def test_a_killed_import_leaves_no_dataset_and_no_process_and_can_be_repeated(many, moment):
     path, fingerprint = many
     with python(

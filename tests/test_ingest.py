@@ -41,7 +41,9 @@ def refusal_of(name: str, path: Path, **settings) -> str:
     with pytest.raises(LoupeError) as refused:
         check_request(request)
     message = str(refused.value)
-    assert refusal(plan_import(request)) == refusal(import_dataset(request)) == message
+    assert refusal(import_dataset(request)) == message
+    if "The name" not in message:  # a plan is whatever its name
+        assert refusal(plan_import(request)) == message
     assert not data_root().exists() or left_behind() == [path.name for path in prepared_root().glob("[!.]*")]
     return message
 
@@ -285,7 +287,7 @@ def test_progress_is_told_in_words():
     assert Progress("Listing files", 0, 0).in_words() == "Listing files"
     assert Progress("Listing files", 2000, 0).in_words() == "Listing files: 2,000"
     assert Progress("Decoding", 0, 4000).in_words() == "Decoding: 0 of 4,000 images"
-    progress = Progress("Decoding", 1000, 4000, bad=1, seconds=2.0)
+    progress = Progress("Decoding", 1000, 4000, bad=1, seconds=1.5, since=750)
     assert (progress.images_per_second, progress.seconds_left) == (500, 6)
     assert progress.in_words() == "Decoding: 1,000 of 4,000 images, 1 bad file, 500 a second, about 6 s left"
 

@@ -250,6 +250,13 @@ def test_what_came_through_the_browser_is_opened_wherever_imports_are_confined_t
     uploads_root().mkdir(parents=True)
     archive = pack(uploads_root() / "pets.zip", FILES)
     assert find(str(archive)) == archive
+    with pytest.raises(LoupeError, match="outside the folders that may be imported from"):
+        find(f"{uploads_root()}/../../..")
+
+
+def test_a_path_that_no_file_can_have_is_told():
+    with pytest.raises(LoupeError, match="cannot be opened"):
+        find("a\0b")
 
 
 def test_a_file_of_a_source_says_where_it_is(tmp_path):

@@ -176,3 +176,11 @@ def test_large_images_are_made_smaller_by_the_mean_of_squares(make_set, height, 
     assert average.mean.shape == (*shape, 3)
     np.testing.assert_allclose(average.mean, small.mean(axis=0), rtol=1e-5)
     np.testing.assert_allclose(average.deviation, small.std(axis=0), rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 200), (200, 1)])
+def test_a_narrow_image_is_averaged_too(height: int, width: int) -> None:
+    images = np.random.randint(0, 256, (3, height, width, 1)).astype(np.uint8)
+    save_dataset("narrow", ("a", "b"), {"train": Split(images, np.array([0, 0, 1]))}, "drawn")
+    average = average_class(open_dataset("narrow"), "train", 0)
+    np.testing.assert_allclose(average.mean, images[:2].mean(axis=0), atol=1e-4)

@@ -1,5 +1,6 @@
 """The charts: Plotly in the theme's colours, but for the confusion matrix, whose cells must be clicked (Altair)."""
 
+import html
 from collections.abc import Sequence
 from typing import Any
 
@@ -99,9 +100,14 @@ def class_counts(classes: Sequence[str], counts: dict[str, list[int]], what: str
     """Draw the images, or what else is counted, of each class by split."""
     figure = go.Figure()
     for split, numbers in counts.items():
-        figure.add_bar(x=list(classes), y=numbers, name=split, hovertemplate="%{y:,} " + what)
+        figure.add_bar(x=_names(classes), y=numbers, name=split, hovertemplate="%{y:,} " + what)
     figure.update_layout(barmode="group").update_xaxes(type="category").update_yaxes(tickformat=",")
     return _style(figure, height=280, x="class", y=what, legend=True)
+
+
+def _names(names: Sequence[str]) -> list[str]:
+    """Make names of classes into text that Plotly shows as it is; it takes some HTML for markup."""
+    return [html.escape(name, quote=False) for name in names]
 
 
 def recall_bars(per_class: list[dict]) -> go.Figure:
@@ -110,7 +116,7 @@ def recall_bars(per_class: list[dict]) -> go.Figure:
     recalls = [row["recall"] for row in per_class]
     figure = go.Figure(
         go.Bar(
-            x=[row["class"] for row in per_class],
+            x=_names([row["class"] for row in per_class]),
             y=[100 * recall for recall in recalls],
             error_y={
                 "type": "data",
@@ -140,7 +146,7 @@ def probability_bars(probabilities: list[dict], true: str | None = None) -> go.F
     figure = go.Figure(
         go.Bar(
             x=[100 * row["confidence"] for row in rows],
-            y=[row["label"] + (" (true)" if row["label"] == true else "") for row in rows],
+            y=_names([row["label"] + (" (true)" if row["label"] == true else "") for row in rows]),
             orientation="h",
             marker_color=colours,
             text=[sure(row["confidence"]) for row in rows],
@@ -252,7 +258,7 @@ def point_chart(points: pd.DataFrame, classes: Sequence[str]) -> go.Figure:
     """Draw points in a plane, coloured by class. points: columns x, y, label and split."""
     figure = go.Figure()
     symbols = {"train": "circle", "val": "diamond", "test": "x"}
-    for label, name in enumerate(classes):
+    for label, name in enumerate(_names(classes)):
         for split, symbol in symbols.items():
             part = points[(points.label == label) & (points.split == split)]
             if len(part):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from engine.dataset import is_prepared
+from engine.dataset import is_prepared, prepared_names
 from engine.errors import LoupeError
 from engine.import_job import (
     cancel_import,
@@ -30,7 +30,7 @@ from ui.state import go, link
 from ui.tables import SPLIT_NAMES
 from ui.wording import plain, show_problem
 
-NEW = "new"
+NEW = "-"  # not the name of any dataset
 MAX_UPLOAD_MB = 4000
 POLL_SECONDS = 0.5
 FIT_WORDS = {"crop": "Cut out the middle", "pad": "Keep all, pad with black"}
@@ -39,16 +39,19 @@ FIT_WORDS = {"crop": "Cut out the middle", "pad": "Keep all, pad with black"}
 def show_import(asked: str) -> None:
     """Show the import that the URL names: one that is going on, one that failed, or the form for a new one."""
     st.title("Import your own images")
-    others = [name for name in list_imports() if name != asked]
-    if asked != NEW and (find_import(asked) or is_prepared(asked)):
+    imports = list_imports()
+    if asked != NEW and asked in (*imports, *prepared_names()):
         _watch(asked)
         return
-    for name in others:
+    for name in imports:
         link("explore", f"An import of {plain(name)} is here too", **{"import": name})
     _form()
 
 
 def _form() -> None:
+    cancelled = st.session_state.pop("import-cancelled", None)
+    if cancelled:
+        st.info(f"The import of {plain(cancelled)} was cancelled. Nothing of it was kept.", icon=":material/check:")
     st.markdown(
         "From a folder or a zip with **a folder for each class**, with train, val and test folders above them if there "
         "are splits; or from a CSV that lists them as `file,label` or `file,label,split`. Nothing is changed there."
@@ -160,7 +163,6 @@ def _plan(request: Request) -> None:
     """Say what was understood, and offer to import it."""
     place = st.empty()
     try:
-        check_request(request)
         plan = st.session_state.get("import-plan")
         nameless = replace(request, name="")
         if plan is None or plan[0] != nameless:
@@ -171,6 +173,11 @@ def _plan(request: Request) -> None:
         return
     place.empty()
     _show_plan(plan[1])
+    try:
+        check_request(request)
+    except LoupeError as error:  # of the name, most often
+        show_problem(error)
+        return
     if st.button("Import", type="primary", icon=":material/download:"):
         try:
             start_import(request)
@@ -224,6 +231,11 @@ def _watch(name: str) -> None:
     st.fragment(_panel, run_every=POLL_SECONDS if going_on else None)(name, going_on)
 
 
+def _cancel(name: str) -> None:
+    cancel_import(name)
+    st.session_state["import-cancelled"] = name
+
+
 def _panel(name: str, was_going_on: bool) -> None:
     job = find_import(name)
     if job is None or (job.error is None) != was_going_on:
@@ -240,7 +252,7 @@ def _panel(name: str, was_going_on: bool) -> None:
         button.button(
             "Cancel",
             icon=":material/close:",
-            on_click=cancel_import,
+            on_click=_cancel,
             args=(name,),
             width="stretch",
             help="Leaves nothing behind.",

@@ -52,7 +52,7 @@ def test_a_zip_is_uploaded_understood_imported_and_explored(
     open_page(page, f"{server.url}/explore?dataset=digits", "Digits")
     page.get_by_role("button", name="Import your own images").click()
     expect(page.get_by_role("heading", name="Import your own images", level=1)).to_be_visible()
-    wait_for_address(page, "/explore", **{"import": "new"})
+    wait_for_address(page, "/explore", **{"import": "-"})
 
     # What was understood of it, before anything is imported.
     page.get_by_text("Upload a zip", exact=True).click()
@@ -128,7 +128,7 @@ def test_a_folder_is_imported_by_its_path_and_its_dataset_deleted(
     server: Server, page: Page, traffic: Traffic, no_imports: None, tmp_path: Path
 ) -> None:
     pictures = write(tmp_path / "pets", picture_files())
-    open_page(page, f"{server.url}/explore?import=new", "Import your own images")
+    open_page(page, f"{server.url}/explore?import=-", "Import your own images")
     path = page.get_by_role("textbox", name="Folder, zip or CSV")
     path.fill("/nowhere/at/all")
     path.press("Enter")
@@ -156,7 +156,7 @@ def test_every_view_fits_a_narrow_window(server: Server, page: Page, no_imports:
     for view in VIEWS:
         look_at(page, view)
         assert_fits(page, view)
-    open_page(page, f"{server.url}/explore?import=new", "Import your own images")
+    open_page(page, f"{server.url}/explore?import=-", "Import your own images")
     path = page.get_by_role("textbox", name="Folder, zip or CSV")
     path.fill(str(tmp_path / "pets"))
     path.press("Enter")

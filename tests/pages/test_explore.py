@@ -338,6 +338,7 @@ def test_more_shows_more_of_the_same_draw(digits: Dataset) -> None:
         {"shown": "0"},
         {"shown": "-5"},
         {"shown": "²"},
+        {"shown": "0" * 5000},
         {"view": "nope"},
     ],
 )
@@ -359,7 +360,7 @@ def test_an_image_is_shown_large_with_all_that_is_known_of_it(imported: Dataset)
     was = open_origins(imported, "test").of(index)
     said = words(app)
     assert f"Class: **{imported.classes[imported.splits['test'].labels[index]]}**" in said
-    assert f"Place: **image {index} of the {len(imported.splits['test'])} in test**" in said
+    assert f"Place: **index {index} of the {len(imported.splits['test'])} images in test**" in said
     assert "Size: **12 x 12 pixels, colour**" in said
     assert f"File: **{was['file']}**" in said
     size = f"{was['width']} x {was['height']} pixels, {was['mode']}, {in_bytes(was['bytes'])}"
@@ -370,7 +371,7 @@ def test_an_image_is_shown_large_with_all_that_is_known_of_it(imported: Dataset)
 def test_an_image_of_an_array_has_no_file(digits: Dataset) -> None:
     app = open_page("explore", dataset="digits")
     pick(app, drawn(app)[0])
-    assert "Place: **image" in words(app)
+    assert "Place: **index" in words(app)
     assert "File" not in words(app)
 
 
@@ -647,7 +648,7 @@ def test_a_planted_blank_image_is_the_oddest(save: Save) -> None:
     assert tile["lines"] == ["blank", f"train 23: {dataset.classes[23 % 3]}"]
     assert (tile["image"] == 128).all()
     pick(app, tile["index"])
-    assert "Place: **image 23 of the 40 in train**" in words(app)
+    assert "Place: **index 23 of the 40 images in train**" in words(app)
     assert "Odd: **blank: every pixel is" in words(app)
 
 
@@ -680,6 +681,12 @@ def test_bad_files_are_listed_with_their_reasons(imported: Dataset) -> None:
     assert download.label == "Bad files as CSV"
     with (imported.folder / "bad-files.csv").open(newline="") as file:
         assert list(csv.DictReader(file)) == listed.to_dict("records")
+
+
+def test_a_list_of_bad_files_that_is_gone_is_told(imported: Dataset) -> None:
+    (imported.folder / "bad-files.csv").unlink()
+    (error,) = errors(explore("own", BAD))
+    assert error.startswith(f"The list of bad files is not in {imported.folder} any more.")
 
 
 def test_where_no_file_was_bad_there_is_no_such_view(digits: Dataset) -> None:

@@ -36,7 +36,7 @@ def test_every_dataset_is_linked(here: bool, request: pytest.FixtureRequest) -> 
     shown = [(link.proto.label, link.proto.query_string) for link in app.main.get("page_link")]
     *datasets, own = shown
     assert datasets == [("Explore" if here and name == "digits" else "Get it", f"dataset={name}") for name in CATALOGUE]
-    assert own == ("Import your own images: a folder or a zip, a folder for each class", "import=new")
+    assert own == ("Import your own images: a folder or a zip, a folder for each class", "import=-")
     assert {page for page, _ in links(app).values()} == {"explore"}
 
 

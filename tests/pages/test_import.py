@@ -30,7 +30,7 @@ def pictures(tmp_path: Path) -> Path:
 
 def form(path: Path | str = "", **others: str):
     """Open the form, and type a path, and maybe more, into it."""
-    app = open_page("explore", **{"import": "new"})
+    app = open_page("explore", **{"import": "-"})
     if path:
         app.text_input("import-path").set_value(str(path))
         show(app)
@@ -66,7 +66,7 @@ def test_the_form_says_what_can_be_imported_and_writes_nothing() -> None:
 def test_the_form_is_reached_from_a_dataset(digits) -> None:
     app = click(open_page("explore"), "Import your own images")
     assert title(app) == "Import your own images"
-    assert app.query_params["import"] == "new"
+    assert app.query_params["import"] == "-"
 
 
 def test_choosing_a_dataset_leaves_the_form(digits) -> None:
@@ -128,9 +128,13 @@ def test_a_path_that_leads_nowhere_is_refused_in_a_sentence(path: str) -> None:
 
 
 def assert_refused(app) -> str:
+    assert UNDERSTOOD not in words(app)
+    return assert_not_offered(app)
+
+
+def assert_not_offered(app) -> str:
     (error,) = errors(app)
     assert_sentences(error)
-    assert UNDERSTOOD not in words(app)
     assert "Import" not in buttons(app)
     assert nothing_is_written()
     return error
@@ -148,13 +152,15 @@ def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["digits", "MNIST"])
 def test_a_name_that_is_taken_is_refused(pictures: Path, name: str) -> None:
-    error = assert_refused(form(pictures, name=name))
+    app = form(pictures, name=name)
+    error = assert_not_offered(app)
+    assert UNDERSTOOD in words(app)  # the plan does not wait for a name
     assert error == f"The name {name} is already taken by another dataset. Choose another name."
 
 
 @pytest.mark.parametrize("name", ["a/b", "..", "a b", "-x"])
 def test_a_name_that_no_dataset_can_have_is_refused(pictures: Path, name: str) -> None:
-    assert "cannot be given to a dataset" in assert_refused(form(pictures, name=name))
+    assert "cannot be given to a dataset" in assert_not_offered(form(pictures, name=name))
 
 
 def test_a_path_outside_the_folders_that_are_allowed_is_refused(
@@ -259,6 +265,7 @@ def going_on() -> GoingOn:
         (folder / "request.json").write_text(json.dumps(asdict(Request(name, "/home/me/*pets*"))))
         if progress:
             (folder / "progress.json").write_text(json.dumps(asdict(progress)))
+        (folder / "started").touch()
         with FileLock(folder / "lock"):
             yield folder
 
@@ -266,11 +273,13 @@ def going_on() -> GoingOn:
 
 
 def test_a_second_session_finds_an_import_that_goes_on(going_on: GoingOn) -> None:
-    with going_on(progress=Progress("Reading", 500, 2000, bad=1, seconds=5)):
+    progress = Progress("Reading", 500, 2000, bad=1, seconds=5)
+    with going_on(progress=progress):
         app = open_page("explore", **{"import": "pets"})
         said = words(app)
         assert "**pets** from /home/me/*pets*" in said
-        assert "Reading: 500 of 2,000 images, 1 bad file, 100 a second, about 15 s left" in said
+        assert "Reading: 500 of 2,000 images, 1 bad file" in said
+        assert progress.in_words() in said
         assert button(app, "Cancel")
         assert "Import" not in buttons(app)
 

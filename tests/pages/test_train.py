@@ -105,6 +105,11 @@ def test_a_link_chooses_a_recipe_and_the_dataset(dataset: str, recipe: str) -> N
     assert app.selectbox[1].value == expected
 
 
+def test_a_link_chooses_a_dataset_of_ones_own(make_colours) -> None:
+    make_colours("x_1")
+    assert open_page("train", dataset="x_1").selectbox[1].value == "x_1"
+
+
 def test_a_link_to_another_dataset_is_not_held_up_by_an_earlier_choice() -> None:
     app = open_page("train", dataset="mnist")
     go_to(app, "explore", dataset="kmnist")

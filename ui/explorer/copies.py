@@ -78,10 +78,10 @@ def leaks_in_words(dataset: Dataset, inspection: Inspection, threshold: int) -> 
     leaked = len(inspection.leaked_test(threshold))
     if not leaked:
         return f"**No leak**: none of the {count:,} test images has a copy among the training images."
-    has = "test image has" if leaked == 1 else "test images have"
+    have = "has" if leaked == 1 else "have"
     return (
-        f"**{leaked:,} of {count:,} {has} a twin in train** ({leaked / count:.2%}). A model has seen these before: "
-        "they make every test accuracy look better than it is, by up to that share."
+        f"**{leaked:,} of {count:,} test images {have} a twin in train** ({leaked / count:.2%}). A model has seen "
+        "these before: they make every test accuracy look better than it is, by up to that share."
     )
 
 

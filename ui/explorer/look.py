@@ -61,7 +61,7 @@ def show_sample(dataset: Dataset) -> None:
 
 
 def _wanted() -> int:
-    asked = st.query_params.get("shown", "")
+    asked = st.query_params.get("shown", "")[:6]  # Python refuses to read numbers of thousands of digits
     return min(int(asked), MOST) if asked.isdecimal() and int(asked) else SHEET
 
 
@@ -74,16 +74,18 @@ def _again() -> None:
 
 
 def look_at(**choices: str) -> Never:
-    """Show the page anew with other choices. ``take_choices`` makes them: widgets that are shown already cannot change,
-    nor may the URL that they are bound to."""
+    """Show the page anew with other choices: widgets that are there already cannot be changed, nor their part of the
+    URL."""
     st.session_state["look-at"] = choices
     st.rerun()
 
 
-def take_choices() -> None:
-    """Make the choices of ``look_at``, if it was called: before the widgets that they are for."""
-    for key, choice in st.session_state.pop("look-at", {}).items():
+def take_choices() -> dict[str, str]:
+    """Make and return the choices of ``look_at``, if there are any. Called before the widgets that they are for."""
+    choices = st.session_state.pop("look-at", {})
+    for key, choice in choices.items():
         st.session_state[key] = choice
+    return choices
 
 
 def tile(dataset: Dataset, split_name: str, index: int, *lines: str) -> Tile:
@@ -101,7 +103,7 @@ def show_large(dataset: Dataset, split_name: str, index: int, reason: str = "") 
     height, width, channels = dataset.image_shape
     facts = {
         "Class": plain(dataset.classes[split.labels[index]]),
-        "Place": f"image {index:,} of the {len(split):,} in {split_name}",
+        "Place": f"index {index:,} of the {len(split):,} images in {split_name}",
         "Size": f"{width} x {height} pixels, {'grey' if channels == 1 else 'colour'}",
     }
     origins = open_origins(dataset, split_name)

@@ -72,9 +72,9 @@ def _files(origins: Origins) -> None:
     }
     # Of one size all, a chart would show a single bar.
     varied = {title: values for title, values in measures.items() if values.min() < values.max()}
-    columns = st.columns(2)
+    columns = st.columns(max(1, min(2, len(varied))))
     for number, (title, values) in enumerate(varied.items()):
-        columns[number % 2].plotly_chart(histogram(values, title), config=CONFIG, key=title)
+        columns[number % len(columns)].plotly_chart(histogram(values, title), config=CONFIG, key=title)
     same = widths.min() == widths.max() and heights.min() == heights.max()
     size = f"{np.median(widths):,.0f} x {np.median(heights):,.0f} pixels"
     modes, counts = np.unique(origins.column("mode").astype(str), return_counts=True)
