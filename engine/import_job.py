@@ -121,6 +121,12 @@ def place_for_upload(name: str) -> Path:
         return Path(tempfile.mkdtemp(dir=uploads_root())) / Path(name).name
 
 
+def delete_upload(path: Path) -> None:
+    """Delete an archive that came through a browser; anything else is left alone."""
+    if path.parent.parent == uploads_root():
+        shutil.rmtree(path.parent, ignore_errors=True)
+
+
 def _folder(name: str) -> Path:
     return prepared_root() / f".{name}.import"
 
@@ -150,8 +156,7 @@ def run_import(name: str) -> None:
             # First of all: without its lock, it would look killed.
             (folder / "request.json").unlink()
             shutil.rmtree(folder, ignore_errors=True)
-        if Path(request.path).parent.parent == uploads_root():
-            shutil.rmtree(Path(request.path).parent, ignore_errors=True)
+        delete_upload(Path(request.path))
 
 
 def _follow(request: Request, folder: Path) -> None:

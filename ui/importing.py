@@ -10,6 +10,7 @@ from engine.dataset import is_prepared, prepared_names
 from engine.errors import LoupeError
 from engine.import_job import (
     cancel_import,
+    delete_upload,
     find_import,
     forget_import,
     list_imports,
@@ -131,7 +132,7 @@ def _upload() -> str:
     if kept and Path(kept).exists():
         st.caption(f":material/check: {plain(Path(kept).name)} is uploaded.")
         if st.button("Upload another", icon=":material/upload:"):
-            Path(kept).unlink(missing_ok=True)
+            delete_upload(Path(kept))
             st.session_state["import-upload"] = None
             st.rerun()
         return kept
