@@ -19,7 +19,7 @@ from engine.log import History
 from engine.origins import BAD_FILES, original_sizes, read_bad_files
 from engine.pictures import FITS
 from engine.predictions import Predictions, evaluation, load_predictions, top
-from engine.recipes import published
+from engine.recipes import published, published_in_words
 from engine.records import Epoch, Evaluating, Preparing, Record, Started, Step
 from engine.runs import ACTIVE, Run
 from engine.words import counted, listed
@@ -142,9 +142,8 @@ def list_recipes(args: argparse.Namespace) -> tuple[object, str, int]:
         lines.append(
             f"{recipe.name:15} {recipe.model} on {recipe.dataset}, {recipe.epochs} epochs. {recipes.ABOUT[recipe.name]}"
         )
-        figures = published(recipe)
-        if figures:
-            lines.append(f"{'':15} published: {_figures(figures)} ({figures['source']})")
+        if figures := published_in_words(recipe):
+            lines.append(f"{'':15} published: {figures}")
     return listing, "\n".join(lines), 0
 
 
@@ -236,7 +235,7 @@ def _sum_up(run: Run, history: History) -> tuple[object, str, int]:
     }
     for metric in (*METRICS, "train_seconds", "images_per_second"):
         summary[metric] = getattr(ended, metric) if ended else None
-    summary["published"] = figures = published(run.recipe)
+    summary["published"] = published(run.recipe)
     reason = run.explain(history)
     if reason:
         summary["error"] = reason
@@ -245,13 +244,9 @@ def _sum_up(run: Run, history: History) -> tuple[object, str, int]:
         return summary, f"{run.id}: {status}", 0 if status == "stopped" else 1
     text = f"{run.id}: {status}, epochs {ended.epochs}, {ended.train_seconds:.1f} s of training; kept: {ended.kept}\n"
     text += ", ".join(f"{name} {summary[name]:.4f}" for name in METRICS if summary[name] is not None)
-    if figures:
-        text += f"\npublished: {_figures(figures)} ({figures['source']})"
+    if figures := published_in_words(run.recipe):
+        text += f"\npublished: {figures}"
     return summary, text, 0
-
-
-def _figures(published: dict) -> str:
-    return ", ".join(f"{name} {value}" for name, value in published.items() if name != "source")
 
 
 def list_runs(args: argparse.Namespace) -> tuple[object, str, int]:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from engine import augmentation
+from engine.augmentation import augment
+from engine.augmentations import parse_augmentation
 from engine.dataset import Dataset, Split
 from engine.errors import LoupeError
 from engine.inference import BATCH_SIZE, as_tensor, logits_in_batches
@@ -66,6 +67,8 @@ class Training:
         self.model: nn.Module = model.to(memory_format=torch.channels_last).to(device)
 
         self.train_indices, self.val_indices = hold_back(dataset, recipe)
+        self.class_weights = _class_weights(dataset, self.train_indices, recipe, device)
+        self.augmentation = parse_augmentation(recipe.augment)
         self.steps_per_epoch = _steps_per_epoch(len(self.train_indices), recipe)
 
         self.optimizer = build_optimizer(self.model, recipe)
@@ -78,6 +81,7 @@ class Training:
         self.epoch_figures = Figures.none()
         self.last: Epoch | None = None
         self.best: Epoch | None = None
+        self.risen_in = 0  # the epoch in which validation accuracy rose last
         self.best_weights: dict[str, Tensor] = {}
 
     def kept_weights(self) -> dict[str, Tensor]:
@@ -98,6 +102,7 @@ class Training:
             "epoch_figures": vars(self.epoch_figures),
             "last": self.last and asdict(self.last),
             "best": self.best and asdict(self.best),
+            "risen_in": self.risen_in,
             "best_weights": self.best_weights,
             "random": torch.get_rng_state(),
             "cuda_random": torch.cuda.get_rng_state() if self.device.type == "cuda" else None,
@@ -106,12 +111,14 @@ class Training:
     def load_state_dict(self, state: dict) -> None:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
+        # Its place is all that a schedule has: the rates follow from it, and the current one is in the optimiser.
+        self.schedule.last_epoch = state["schedule"]["last_epoch"]
         self.step, self.epoch = state["step"], state["epoch"]
         self.images_seen, self.train_seconds = state["images_seen"], state["train_seconds"]
         self.step_figures, self.epoch_figures = Figures(**state["step_figures"]), Figures(**state["epoch_figures"])
         self.last = state["last"] and Epoch(**state["last"])
         self.best = state["best"] and Epoch(**state["best"])
+        self.risen_in = state.get("risen_in", 0)  # of checkpoints from before there was patience
         self.best_weights = state["best_weights"]
         torch.set_rng_state(state["random"])
         if self.device.type == "cuda" and state["cuda_random"] is not None:
@@ -119,7 +126,7 @@ class Training:
 
     def kept_figures(self) -> dict[str, Any]:
         """Say which weights those are, and give the training figures that belong to them."""
-        if self.best:
+        if self.best and self.best_weights:
             kept, figures = (
                 f"epoch {self.best.epoch}, the best of {self.epoch} by validation accuracy",
                 asdict(self.best),
@@ -156,10 +163,18 @@ class Training:
         self.epoch += 1
         epoch = Epoch(self.step, self.epoch, train_seconds=self.train_seconds, **validation, **self._means(figures))
         self.last = epoch
-        if self.recipe.keep == "best" and (self.best is None or _rank(epoch) > _rank(self.best)):
+        if epoch.val_accuracy is not None and (self.best is None or _rank(epoch) > _rank(self.best)):
+            if self.best is None or epoch.val_accuracy > (self.best.val_accuracy or 0.0):
+                self.risen_in = self.epoch
             self.best = epoch
-            self.best_weights = {name: value.clone() for name, value in self.model.state_dict().items()}
+            if self.recipe.keep == "best":
+                self.best_weights = {name: value.clone() for name, value in self.model.state_dict().items()}
         return epoch
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all epochs are made, or validation accuracy has not risen for as long as the recipe is patient."""
+        return self.epoch >= self.recipe.epochs or 0 < self.recipe.patience <= self.epoch - self.risen_in
 
     def _means(self, figures: Figures) -> dict[str, float]:
         means = figures.means()
@@ -207,6 +222,19 @@ def hold_back(dataset: Dataset, recipe: Recipe) -> tuple[Tensor, Tensor]:
     return order[:-held_back], order[-held_back:]
 
 
+def _class_weights(dataset: Dataset, indices: Tensor, recipe: Recipe, device: torch.device) -> Tensor | None:
+    """Return a weight for each class, so that all count alike whatever their number of images; absent ones 0.
+
+    As scikit-learn's ``balanced``: images / (classes * images of the class).
+    """
+    if recipe.class_weights == "none":
+        return None
+    counts = torch.bincount(torch.from_numpy(dataset.splits["train"].labels)[indices], minlength=len(dataset.classes))
+    present = counts > 0
+    weights = torch.where(present, len(indices) / (present.sum() * counts.clamp(min=1)), 0.0)
+    return weights.float().to(device)
+
+
 def _rank(epoch: Epoch) -> tuple[float, float]:
     return epoch.val_accuracy or 0.0, -(epoch.val_loss or 0.0)
 
@@ -233,7 +261,7 @@ def fit(training: Training, dataset: Dataset) -> Iterator[Step | Epoch | None]:
     held_back = images, labels
     if validation_split(dataset) != "train":
         held_back = _on_device(dataset.splits[validation_split(dataset)], device)
-    while training.epoch < recipe.epochs:
+    while not training.is_over:
         first = training.step - training.epoch * training.steps_per_epoch
         order = training.train_indices
         if recipe.shuffle:
@@ -243,8 +271,9 @@ def fit(training: Training, dataset: Dataset) -> Iterator[Step | Epoch | None]:
         for number, batch in enumerate(batches[first:], start=first + 1):
             began = time.perf_counter()
             pixels = images[batch]
-            if recipe.shift:
-                pixels = augmentation.shift(pixels, recipe.shift, _random(recipe, "augmentation", training.step))
+            if recipe.augment:
+                generator = _random(recipe, "augmentation", training.step)
+                pixels = augment(pixels, training.augmentation, generator)
             figures = _train_step(training, pixels, labels[batch])
             report = number % recipe.log_every == 0
             if report or number == len(batches):
@@ -268,9 +297,13 @@ def _train_step(training: Training, pixels: Tensor, labels: Tensor) -> Figures:
     recipe, device = training.recipe, training.device
     with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
         logits = training.model(training.preprocess(pixels))
-    loss = functional.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
+    loss = functional.cross_entropy(
+        logits.float(), labels, weight=training.class_weights, label_smoothing=recipe.label_smoothing
+    )
     training.optimizer.zero_grad()
     loss.backward()
+    if recipe.clip_norm:
+        nn.utils.clip_grad_norm_(training.model.parameters(), recipe.clip_norm)
     training.optimizer.step()
     training.schedule.step()
     training.step += 1

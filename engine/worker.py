@@ -148,7 +148,7 @@ def _train(run: Run, log: Log) -> None:
     for record in fit(training, dataset):
         if record is not None:
             log.append(record)
-        stopped = run.stop_file.exists() and training.epoch < recipe.epochs
+        stopped = run.stop_file.exists() and not training.is_over
         if stopped or isinstance(record, Epoch) or time.monotonic() - saved > CHECKPOINT_EVERY_SECONDS:
             save_checkpoint(run, training, dataset)
             saved = time.monotonic()

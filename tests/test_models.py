@@ -1,15 +1,31 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from engine.errors import LoupeError
-from engine.models import MODELS, WholeConv2d, build_model, count_parameters
+from engine.models import MODELS, WholeConv2d, build_model, count_parameters, layer_table
+
+CIFAR = (32, 32, 3)
+DIGITS = (28, 28, 1)
+
+
+def after_some_training(model: nn.Module, image_shape: tuple[int, int, int]) -> nn.Module:
+    """Move batch norm's statistics and weights away from where they start."""
+    height, width, channels = image_shape
+    for _ in range(2):
+        model.zero_grad()
+        model(torch.rand(4, channels, height, width)).square().mean().backward()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.sub_(0.01 * parameter.grad)
+    return model
 
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize(
     ("image_shape", "num_classes"),
-    [((28, 28, 1), 10), ((32, 32, 3), 4), ((30, 45, 1), 2), ((61, 28, 3), 7)],
+    [((28, 28, 1), 10), ((32, 32, 3), 4), ((30, 45, 1), 2), ((61, 28, 3), 7), ((28, 28, 3), 100)],
     ids=lambda value: "x".join(map(str, value)) if isinstance(value, tuple) else f"{value} classes",
 )
 def test_a_model_maps_images_to_a_logit_for_each_class(name, image_shape, num_classes):
@@ -19,27 +35,45 @@ def test_a_model_maps_images_to_a_logit_for_each_class(name, image_shape, num_cl
     logits = model(images)
     assert logits.shape == (3, num_classes)
     # Logits, not probabilities, and of the image at hand.
-    assert logits.min() < 0 or logits.max() > 1
+    assert not torch.allclose(logits.sum(1), torch.ones(3)) and not torch.allclose(logits.exp().sum(1), torch.ones(3))
     assert not torch.equal(model.eval()(images), model(images.flip(0)))
     logits.sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
-@pytest.mark.parametrize("name", ["convnet", "mlp"])
+@pytest.mark.parametrize("name", ["convnet", "mlp", "resnet-fast"])
 @pytest.mark.parametrize("image_shape", [(1, 1, 1), (1, 1, 3), (8, 8, 1), (2, 9, 3)])
 def test_small_images_will_do(name, image_shape):
     height, width, channels = image_shape
     assert build_model(name, image_shape, 5)(torch.rand(2, channels, height, width)).shape == (2, 5)
 
 
-@pytest.mark.parametrize(("height", "width"), [(8, 8), (27, 28), (28, 27), (1, 1)])
-def test_lenet5_refuses_images_that_it_would_shrink_to_nothing(height, width):
+SMALLEST = {"lenet5": 28, "lenet": 16, "cifar-net": 16, "convnet-fast": 20}
+
+
+@pytest.mark.parametrize(("less_high", "less_wide"), [(20, 20), (1, 0), (0, 1)])
+@pytest.mark.parametrize("name", SMALLEST)
+def test_images_that_a_model_would_shrink_to_nothing_are_refused(name, less_high, less_wide):
+    side = SMALLEST[name]
+    height, width = max(1, side - less_high), max(1, side - less_wide)
     with pytest.raises(LoupeError) as refused:
-        build_model("lenet5", (height, width, 1), 10)
+        build_model(name, (height, width, 1), 10)
     assert str(refused.value) == (
-        f"lenet5 needs images of at least 28 x 28 pixels, but these are {width} x {height}. "
+        f"{name} needs images of at least {side} x {side} pixels, but these are {width} x {height}. "
         "Choose the model convnet or mlp, which take any size."
     )
+
+
+@pytest.mark.parametrize("name", SMALLEST)
+def test_the_smallest_images_that_are_not_refused_fit(name):
+    side = SMALLEST[name]
+    assert build_model(name, (side, side, 1), 10)(torch.rand(2, 1, side, side)).shape == (2, 10)
+
+
+@pytest.mark.parametrize(("name", "side"), [("resnet-fast", 8), ("convnet-fast", 20)])
+def test_a_batch_of_one_small_image_can_be_trained_on(name, side):
+    model = build_model(name, (side, side, 1), 10).train()
+    assert model(torch.rand(1, 1, side, side)).isfinite().all()
 
 
 def test_lenet5_has_the_parameters_of_lenet5():
@@ -47,6 +81,87 @@ def test_lenet5_has_the_parameters_of_lenet5():
     layers = 84 * (120 + 1) + 10 * (84 + 1)
     assert convolutions + layers == 61_706
     assert count_parameters(build_model("lenet5", (28, 28, 1), 10)) == 61_706
+
+
+@pytest.mark.parametrize(
+    ("name", "image_shape", "count"),
+    [
+        ("lenet", DIGITS, 431_080),
+        ("cifar-net", CIFAR, 62_006),
+    ],
+)
+def test_a_tutorials_network_has_the_parameters_of_the_tutorials(name, image_shape, count):
+    assert count_parameters(build_model(name, image_shape, 10)) == count
+
+
+def test_the_fast_networks_have_the_parameters_of_their_widths():
+    convolutions = 9 * (1 * 32 + 32 * 32 + 32 * 64 + 64 * 64)
+    assert convolutions + 2 * (32 + 32 + 64 + 64) + 10 * (4 * 4 * 64 + 1) == 75_434
+    assert count_parameters(build_model("convnet-fast", DIGITS, 10)) == 75_434
+
+    convolutions = 9 * (3 * 16 + 16 * 32 + 32 * 64 + 2 * 64 * 64 + 64 * 192 + 2 * 192 * 192)
+    assert convolutions + 2 * (16 + 32 + 3 * 64 + 3 * 192) + 10 * 192 == 874_896
+    assert count_parameters(build_model("resnet-fast", CIFAR, 10)) == 874_896
+    assert count_parameters(build_model("resnet-fast", DIGITS, 10)) == 874_896 - 2 * 9 * 16
+
+
+def lenet_as_written_in_the_tutorial() -> nn.Sequential:
+    return nn.Sequential(
+        *(nn.Conv2d(1, 20, (5, 5)), nn.ReLU(), nn.MaxPool2d((2, 2), (2, 2))),
+        *(nn.Conv2d(20, 50, (5, 5)), nn.ReLU(), nn.MaxPool2d((2, 2), (2, 2))),
+        *(nn.Flatten(), nn.Linear(800, 500), nn.ReLU(), nn.Linear(500, 10)),
+    )
+
+
+def cifar_net_as_written_in_the_tutorial() -> nn.Sequential:
+    return nn.Sequential(
+        *(nn.Conv2d(3, 6, 5), nn.ReLU(), nn.MaxPool2d(2, 2)),
+        *(nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2, 2)),
+        *(nn.Flatten(), nn.Linear(16 * 5 * 5, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "image_shape", "reference"),
+    [("lenet", DIGITS, lenet_as_written_in_the_tutorial), ("cifar-net", CIFAR, cifar_net_as_written_in_the_tutorial)],
+)
+def test_a_tutorials_network_is_the_tutorials(name, image_shape, reference):
+    ours, theirs = build_model(name, image_shape, 10), reference()
+    for our, their in zip(ours.parameters(), theirs.parameters(), strict=True):
+        their.data.copy_(our.data)  # which broadcasts
+        assert our.shape == their.shape
+    height, width, channels = image_shape
+    images = torch.randn(5, channels, height, width)
+    assert torch.equal(ours(images), theirs(images))
+
+
+@pytest.mark.parametrize(("name", "image_shape", "padding"), [("resnet-fast", CIFAR, 1), ("convnet-fast", DIGITS, 0)])
+def test_a_fast_network_computes_what_its_description_says(name, image_shape, padding):
+    height, width, channels = image_shape
+    model = after_some_training(build_model(name, image_shape, 10), image_shape).eval()
+    weights = iter([*model.state_dict().values()])
+
+    def block(images: torch.Tensor, pool: bool = False) -> torch.Tensor:
+        images = functional.conv2d(images, next(weights), padding=padding)
+        weight, bias, mean, variance, _ = (next(weights) for _ in range(5))
+        normal = functional.batch_norm(images, mean, variance, weight, bias).relu()
+        if not pool:
+            return normal
+        # The usual order, pooling last, is the same function where batch norm's weights are not negative.
+        assert (weight > 0).all()
+        return functional.max_pool2d(normal, 2)
+
+    images = torch.randn(5, channels, height, width)
+    if name == "convnet-fast":
+        last = block(block(block(block(images), pool=True)), pool=True)
+        logits = functional.linear(last.flatten(1), next(weights), next(weights))
+    else:
+        middle = block(block(block(images), pool=True), pool=True)
+        last = block(middle + block(block(middle)), pool=True)
+        last = last + block(block(last))
+        logits = functional.linear(last.amax((2, 3)), next(weights)) / 8
+    assert next(weights, None) is None
+    torch.testing.assert_close(model(images), logits)
 
 
 def test_the_same_seed_gives_the_same_weights():
@@ -85,4 +200,104 @@ def test_lenet5_uses_it_only_where_it_is_the_convolution(size, whole):
 def test_an_unknown_model_is_answered_with_the_known_ones():
     with pytest.raises(LoupeError) as refused:
         build_model("resnet", (28, 28, 1), 10)
-    assert str(refused.value) == "There is no model 'resnet'. Known models: convnet, lenet5 and mlp."
+    known = "convnet, convnet-fast, resnet-fast, lenet5, lenet, cifar-net and mlp"
+    assert str(refused.value) == f"There is no model 'resnet'. Known models: {known}."
+
+
+def test_a_table_of_layers_says_what_runs():
+    assert layer_table(build_model("cifar-net", CIFAR, 10), CIFAR) == [
+        {"layer": "0: convolution 6@5x5", "output": (6, 28, 28), "parameters": 456},
+        {"layer": "1: ReLU", "output": (6, 28, 28), "parameters": 0},
+        {"layer": "2: max pooling 2", "output": (6, 14, 14), "parameters": 0},
+        {"layer": "3: convolution 16@5x5", "output": (16, 10, 10), "parameters": 2416},
+        {"layer": "4: ReLU", "output": (16, 10, 10), "parameters": 0},
+        {"layer": "5: max pooling 2", "output": (16, 5, 5), "parameters": 0},
+        {"layer": "6: flatten", "output": (400,), "parameters": 0},
+        {"layer": "7: linear 120", "output": (120,), "parameters": 48_120},
+        {"layer": "8: ReLU", "output": (120,), "parameters": 0},
+        {"layer": "9: linear 84", "output": (84,), "parameters": 10_164},
+        {"layer": "10: ReLU", "output": (84,), "parameters": 0},
+        {"layer": "11: linear 10", "output": (10,), "parameters": 850},
+    ]
+    residual = [row["layer"] for row in layer_table(build_model("resnet-fast", CIFAR, 10), CIFAR)]
+    assert residual[11:17] == [
+        *("11.0: convolution 64@3x3", "11.1: batch norm", "11.2: ReLU"),
+        *("11.3: convolution 64@3x3", "11.4: batch norm", "11.5: ReLU"),
+    ]
+    assert residual[-4:] == ["17: largest of the image", "18: flatten", "19: linear 10", "20: times 0.125"]
+    assert layer_table(nn.Conv2d(3, 2, 5), CIFAR) == [
+        {"layer": "convolution 2@5x5", "output": (2, 28, 28), "parameters": 152}
+    ]
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("image_shape", [CIFAR, (29, 44, 1)])
+def test_a_table_of_layers_has_all_parameters_and_ends_in_the_logits(name, image_shape):
+    model = build_model(name, image_shape, 100)
+    rows = layer_table(model, image_shape)
+    assert sum(row["parameters"] for row in rows) == count_parameters(model)
+    assert rows[-1]["output"] == (100,)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_table_of_layers_has_the_shapes_of_the_outputs(name):
+    model = build_model(name, CIFAR, 7)
+    seen = []
+    for module in model.modules():
+        if not list(module.children()):
+            module.register_forward_hook(lambda module, inputs, output: seen.append(tuple(output.shape)))
+    model(torch.rand(2, 3, 32, 32))
+    shapes = list(seen)
+    assert shapes == [(2, *row["output"]) for row in layer_table(model, CIFAR)]
+
+
+def test_a_layer_that_runs_twice_has_two_rows_and_counts_once():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.unused = nn.Linear(9, 9)
+            self.rectify = nn.ReLU()
+            self.same = nn.Conv2d(1, 1, 3, padding=1)
+            self.tied = nn.Conv2d(1, 1, 3, padding=1, bias=False)
+            self.tied.weight = self.same.weight
+
+        def forward(self, images):
+            return self.tied(self.rectify(self.same(self.rectify(self.same(images)))))
+
+    rows = layer_table(Twice(), (4, 6, 1))
+    assert [(row["layer"], row["parameters"]) for row in rows] == [
+        ("same: convolution 1@3x3", 10),
+        ("rectify: ReLU", 0),
+        ("same: convolution 1@3x3", 0),
+        ("rectify: ReLU", 0),
+        ("tied: convolution 1@3x3", 0),
+    ]
+    assert {row["output"] for row in rows} == {(1, 4, 6)}
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("fits", [True, False])
+def test_a_table_of_layers_leaves_the_network_as_it_was(training, fits):
+    model = after_some_training(build_model("resnet-fast", CIFAR, 10), CIFAR).train(training)
+    frozen = model[1].train(not training)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    gradients = [parameter.grad.clone() for parameter in model.parameters()]
+    random_state = torch.get_rng_state()
+
+    if fits:
+        layer_table(model, CIFAR)
+    else:
+        with pytest.raises(RuntimeError, match="channels"):
+            layer_table(model, DIGITS)
+
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(map(torch.equal, gradients, [parameter.grad for parameter in model.parameters()]))
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert {module for module in model.modules() if module.training != training} == {frozen}
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_a_table_of_layers_is_made_where_and_how_the_weights_are():
+    model = build_model("convnet-fast", DIGITS, 10)
+    for elsewhere in (model.to("meta"), model.to(torch.float64)):
+        assert layer_table(elsewhere, DIGITS)[-1]["output"] == (10,)

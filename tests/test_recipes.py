@@ -18,6 +18,7 @@ from engine.recipes import (
     find_recipe,
     from_dict,
     published,
+    published_in_words,
 )
 
 LENET5 = RECIPES["mnist-lenet5"]
@@ -26,7 +27,7 @@ LENET5 = RECIPES["mnist-lenet5"]
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("model", "lenet6", "model is 'lenet6', but must be one of convnet, lenet5 and mlp."),
+        ("class_weights", "even", "class_weights is 'even', but must be one of none and balanced."),
         ("optimizer", "Adam", "optimizer is 'Adam', but must be one of sgd, adam and adamw."),
         ("epochs", 2.0, "epochs is 2.0, but must be a whole number."),
         ("epochs", True, "epochs is True, but must be a whole number."),
@@ -60,6 +61,8 @@ def test_limits_themselves_are_possible(name):
     for limit in ("low", "high"):
         value = FIELDS[name].metadata[limit]
         settings = {name: type(FIELDS[name].default)(value)}
+        if name == "patience":
+            settings["validation_share"] = 0.1  # without which there is nothing to judge by
         assert getattr(Recipe(**settings), name) == value
 
 
@@ -70,6 +73,12 @@ def test_a_whole_number_will_do_for_a_number():
 def test_fields_that_need_each_other():
     with pytest.raises(LoupeError, match=r"^keep is 'best', which needs validation images .* validation_share is 0\."):
         Recipe(keep="best")
+    with pytest.raises(LoupeError, match=r"^patience is 3, which needs validation images .* validation_share is 0\."):
+        Recipe(patience=3)
+    with pytest.raises(LoupeError, match=r"augment has 'mirror'"):
+        Recipe(augment="mirror")
+    with pytest.raises(LoupeError, match=r"^model is 'lenet6', but must be one of .*lenet5.* and mlp\.$"):
+        Recipe(model="lenet6")
     with pytest.raises(LoupeError, match=r"^nesterov needs momentum, but momentum is 0\."):
         Recipe(nesterov=True, momentum=0.0)
     assert Recipe(keep="best", validation_share=0.1, nesterov=True)
@@ -153,7 +162,9 @@ def test_an_unknown_recipe_is_answered_with_the_known_ones():
     assert find_recipe("digits-quick") is RECIPES["digits-quick"]
     with pytest.raises(LoupeError) as refused:
         find_recipe("mnist-lenet")
-    assert str(refused.value) == "There is no recipe 'mnist-lenet'. Known recipes: digits-quick and mnist-lenet5."
+    assert str(refused.value) == (
+        "There is no recipe 'mnist-lenet'. Known recipes: digits-quick, mnist-lenet5, kmnist-lenet and cifar10-blitz."
+    )
 
 
 def test_mnist_lenet5_has_the_settings_of_its_tutorial():
@@ -161,8 +172,46 @@ def test_mnist_lenet5_has_the_settings_of_its_tutorial():
     assert (LENET5.optimizer, LENET5.learning_rate, LENET5.schedule) == ("adam", 0.001, "constant")
     assert (LENET5.batch_size, LENET5.epochs, LENET5.drop_last, LENET5.shuffle) == (64, 5, True, True)
     assert (LENET5.validation_share, LENET5.keep, LENET5.log_every) == (0.0, "last", 100)
-    assert (LENET5.weight_decay, LENET5.label_smoothing, LENET5.shift) == (0.0, 0.0, 0)
+    assert (LENET5.weight_decay, LENET5.label_smoothing, LENET5.augment) == (0.0, 0.0, "")
     assert published(LENET5)["test_accuracy"] == 1 - 0.0095
+
+
+def test_kmnist_lenet_has_the_settings_of_its_tutorial():
+    lenet = RECIPES["kmnist-lenet"]
+    assert (lenet.dataset, lenet.model, lenet.scaling) == ("kmnist", "lenet", "unit")
+    assert (lenet.optimizer, lenet.learning_rate, lenet.schedule) == ("adam", 0.001, "constant")
+    assert (lenet.batch_size, lenet.epochs, lenet.drop_last, lenet.shuffle) == (64, 10, False, True)
+    assert (lenet.validation_share, lenet.split_seed, lenet.keep) == (0.25, 42, "last")
+    figures = published(lenet)
+    assert (figures["test_accuracy"], figures["val_accuracy"], figures["train_seconds"]) == (0.95, 0.9823, 160)
+    assert tuple(figures["per_class"]) == CATALOGUE["kmnist"].classes
+
+
+def test_cifar10_blitz_has_the_settings_of_its_tutorial():
+    blitz = RECIPES["cifar10-blitz"]
+    assert (blitz.dataset, blitz.model, blitz.scaling) == ("cifar10", "cifar-net", "half")
+    assert (blitz.optimizer, blitz.learning_rate, blitz.momentum, blitz.nesterov) == ("sgd", 0.01, 0.9, False)
+    assert (blitz.batch_size, blitz.epochs, blitz.shuffle, blitz.validation_share) == (4, 2, True, 0.0)
+    assert (blitz.log_every, blitz.keep) == (2000, "last")
+    figures = published(blitz)
+    assert figures["test_accuracy"] == 0.27
+    assert tuple(figures["per_class"]) == CATALOGUE["cifar10"].classes
+    assert sum(figures["per_class"].values()) / 10 == pytest.approx(0.284)
+
+
+def test_published_figures_are_said_with_their_source():
+    said = published_in_words(RECIPES["kmnist-lenet"])
+    assert said.startswith(
+        "95.00% test accuracy, 98.23% validation accuracy, 99.67% training accuracy, in about 2 min 40 s ("
+    )
+    assert published_in_words(Recipe()) is None
+
+
+def test_a_recipe_written_before_there_was_other_augmentation_is_read():
+    old = RECIPES["digits-quick"].as_dict()
+    del old["augment"]
+    assert from_dict(old | {"shift": 1}) == RECIPES["digits-quick"]
+    assert from_dict(old | {"shift": 0}).augment == ""
 
 
 def another(field: str) -> object:
@@ -172,6 +221,8 @@ def another(field: str) -> object:
         return next(choice for choice in about["choices"] if choice != value)
     if isinstance(value, bool):
         return not value
+    if field == "augment":
+        return "flip"
     if isinstance(value, str):
         return "another"
     return about["high"] if value == about["low"] else about["low"]
@@ -180,7 +231,7 @@ def another(field: str) -> object:
 @pytest.mark.parametrize("field", FIELDS)
 def test_published_figures_are_only_for_what_they_were_published_for(field):
     changes = {field: another(field)}
-    if field == "keep":
+    if field in ("keep", "patience"):
         changes["validation_share"] = 0.1  # without which "best" is not possible
     assert (published(replace(LENET5, **changes)) is not None) == (field in MACHINE_FIELDS)
 

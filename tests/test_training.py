@@ -3,13 +3,15 @@ import io
 import itertools
 from dataclasses import asdict
 
+import numpy as np
 import pytest
 import torch
 from sklearn.metrics import accuracy_score, log_loss
+from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 
-from engine.dataset import Dataset, open_dataset, save_dataset
+from engine.dataset import Dataset, Split, open_dataset, save_dataset
 from engine.errors import LoupeError
 from engine.inference import as_tensor
 from engine.machine import resolve
@@ -98,7 +100,7 @@ def test_train_seconds_grow_and_images_per_second_are_positive(colours: Dataset)
 
 
 def test_two_trainings_of_one_seed_are_equal(digits: Dataset) -> None:
-    chosen = recipe(model="convnet", epochs=1, shift=1, validation_share=0.1, log_every=5)
+    chosen = recipe(model="convnet", epochs=1, augment="shift=1", validation_share=0.1, log_every=5)
     first, first_yielded = train(chosen, digits)
     torch.rand(7)  # what others draw must not matter
     second, second_yielded = train(chosen, digits)
@@ -116,7 +118,7 @@ def test_another_seed_gives_other_first_weights_and_another_order(digits: Datase
 
 
 def test_another_seed_moves_the_images_otherwise(digits: Dataset) -> None:
-    one, other = (Training(recipe(seed=seed, shuffle=False, shift=2), digits, CPU) for seed in (0, 1))
+    one, other = (Training(recipe(seed=seed, shuffle=False, augment="shift=2"), digits, CPU) for seed in (0, 1))
     other.model.load_state_dict(one.model.state_dict())
     next(fit(one, digits))
     next(fit(other, digits))
@@ -437,9 +439,52 @@ def test_bfloat16_computes_in_bfloat16(digits: Dataset) -> None:
 def test_augmentation_is_for_training_alone(digits: Dataset) -> None:
     settings = {"optimizer": "sgd", "learning_rate": 1e-8, "epochs": 1, "validation_share": 0.2}
     (still,) = epochs_of(train(recipe(**settings), digits)[1])
-    (moved,) = epochs_of(train(recipe(**settings, shift=4), digits)[1])
+    (moved,) = epochs_of(train(recipe(**settings, augment="shift=4"), digits)[1])
     assert abs(moved.train_loss - still.train_loss) > 1e-3
     assert moved.val_loss == pytest.approx(still.val_loss, abs=1e-5)
+
+
+def test_classes_are_weighted_as_in_scikit_learn(colours: Dataset) -> None:
+    chosen = recipe(class_weights="balanced", validation_share=0.4, split_seed=3)
+    training = Training(chosen, colours, CPU)
+    labels = colours.splits["train"].labels[training.train_indices.numpy()]
+    expected = compute_class_weight("balanced", classes=np.arange(3), y=labels)
+    assert len(set(np.bincount(labels))) > 1
+    np.testing.assert_allclose(training.class_weights.numpy(), expected, rtol=1e-6)
+    assert Training(recipe(), colours, CPU).class_weights is None
+
+
+def test_a_class_without_training_images_has_no_weight_and_does_not_hurt() -> None:
+    images = np.random.randint(0, 256, (20, 8, 8, 1)).astype(np.uint8)
+    save_dataset("lacking", ("a", "b", "c"), {"train": Split(images, np.arange(20) % 2)}, "drawn")
+    training, yielded = train(recipe(class_weights="balanced", epochs=1), open_dataset("lacking"))
+    assert training.class_weights.tolist() == [1.0, 1.0, 0.0]
+    assert epochs_of(yielded)[0].train_loss > 0
+
+
+def test_gradients_are_clipped(digits: Dataset) -> None:
+    settings = {"optimizer": "sgd", "momentum": 0.0, "learning_rate": 1.0, "epochs": 1, "batch_size": 1437}
+    training = Training(recipe(**settings, clip_norm=0.01), digits, CPU)
+    before = {name: value.clone() for name, value in training.model.state_dict().items()}
+    list(fit(training, digits))
+    moved = sum((value - before[name]).square().sum() for name, value in training.model.state_dict().items())
+    assert moved.sqrt().item() == pytest.approx(0.01, rel=1e-3)
+
+
+@pytest.mark.parametrize(("keep", "kept"), [("last", "epoch 3, the last"), ("best", "epoch 1, the best of 3")])
+def test_training_ends_when_patience_does(digits: Dataset, keep: str, kept: str) -> None:
+    # So small a rate changes no answer: no epoch is better than the first.
+    chosen = recipe(optimizer="sgd", learning_rate=1e-8, epochs=9, validation_share=0.2, patience=2, keep=keep)
+    training, yielded = train(chosen, digits)
+    assert [epoch.epoch for epoch in epochs_of(yielded)] == [1, 2, 3]
+    assert training.is_over
+    assert training.kept_figures()["kept"].startswith(kept)
+
+
+def test_a_better_epoch_renews_patience(digits: Dataset) -> None:
+    training, yielded = train(recipe(epochs=4, validation_share=0.2, patience=3), digits)
+    assert len(epochs_of(yielded)) == 4
+    assert training.best.epoch > 1
 
 
 @pytest.mark.parametrize("model", ["mlp", "convnet"])
@@ -450,7 +495,9 @@ def test_colours_are_learned(colours: Dataset, model: str) -> None:
 
 
 def test_each_step_moves_its_images_otherwise(digits: Dataset) -> None:
-    chosen = recipe(optimizer="sgd", learning_rate=1e-8, shuffle=False, shift=3, epochs=3, log_every=1, batch_size=1437)
+    chosen = recipe(
+        optimizer="sgd", learning_rate=1e-8, shuffle=False, augment="shift=3", epochs=3, log_every=1, batch_size=1437
+    )
     losses = [record.train_loss for record in train(chosen, digits)[1] if isinstance(record, Step)]
     assert len(losses) == 3
     assert all(abs(one - other) > 1e-5 for one, other in itertools.combinations(losses, 2))
@@ -490,7 +537,17 @@ def test_a_training_goes_on_as_if_it_had_never_been_cut_off(
 ) -> None:
     # 72 images in batches of 9: eight steps an epoch, which yield seven times, then validation once, then the epoch.
     chosen = recipe(
-        epochs=3, batch_size=9, log_every=3, shift=2, validation_share=0.2, keep="best", scaling="dataset", **settings
+        epochs=3,
+        batch_size=9,
+        log_every=3,
+        augment="flip shift=2 rotate=5 crop=0.9 erase=0.2",
+        patience=9,
+        class_weights="balanced",
+        clip_norm=1.0,
+        validation_share=0.2,
+        keep="best",
+        scaling="dataset",
+        **settings,
     )
     whole, expected = train(chosen, colours)
 

@@ -3,7 +3,7 @@
 import streamlit as st
 
 from engine.log import History
-from engine.recipes import published
+from engine.recipes import published_in_words
 from engine.records import Evaluating, Preparing
 from engine.runs import ACTIVE, Run
 from engine.words import duration
@@ -101,8 +101,8 @@ def _figures(run: Run, history: History) -> None:
         for label, value, about in shown:
             st.metric(label, value, help=about, width=136)
     if ended:
-        figures = published(run.recipe)
-        reference = f" Published: {figures['test_accuracy']:.2%} ({figures['source']})." if figures else ""
+        figures = published_in_words(run.recipe)
+        reference = f" Published: {figures}." if figures else ""
         st.caption(
             f"{duration(ended.train_seconds)} of training, {ended.epochs} of {history.started.epochs} epochs finished. "
             f"Kept: {plain(ended.kept)}.{reference}"

@@ -39,7 +39,9 @@ def figures(app) -> dict[str, str]:
 
 def field(app, recipe: str, name: str):
     """The one widget of a recipe's field."""
-    (widget,) = [each for each in [*app.selectbox, *app.number_input] if each.key == f"{recipe}:{name}"]
+    (widget,) = [
+        each for each in [*app.selectbox, *app.number_input, *app.text_input] if each.key == f"{recipe}:{name}"
+    ]
     return widget
 
 
@@ -95,7 +97,7 @@ def test_what_does_not_go_together_is_told_and_cannot_be_started(changes: dict, 
 
 @pytest.mark.parametrize(
     ("dataset", "recipe"),
-    [("digits", "digits-quick"), ("mnist", "mnist-lenet5"), ("kmnist", "mnist-lenet5"), ("nope", "digits-quick")],
+    [("digits", "digits-quick"), ("mnist", "mnist-lenet5"), ("kmnist", "kmnist-lenet"), ("nope", "digits-quick")],
 )
 def test_a_link_chooses_a_recipe_and_the_dataset(dataset: str, recipe: str) -> None:
     app = open_page("train", dataset=dataset)
@@ -323,7 +325,7 @@ def test_a_stopped_run_is_summed_up_and_can_go_on() -> None:
 
 def test_a_published_figure_is_beside_that_of_a_run(finished: Run) -> None:
     finished.write_recipe(find_recipe("mnist-lenet5"))
-    assert "Published: 99.05% (LeCun et al. 1998" in words(open_page("train", run=finished.id))
+    assert "Published: 99.05% test accuracy (LeCun et al. 1998" in words(open_page("train", run=finished.id))
     (finished.path / "recipe.json").write_text(json.dumps(find_recipe("mnist-lenet5").as_dict() | {"seed": 1}))
     assert "Published: " not in words(open_page("train", run=finished.id))
 
@@ -361,3 +363,30 @@ def test_an_unknown_run_is_told_and_the_one_that_goes_on_shown(finished: Run) ->
     assert title(app) == "Train"
     assert app.query_params == {"run": other.id}
     assert f"**{other.id}** · running" in words(app)
+
+
+def test_the_layers_of_the_network_are_listed_once_they_are_asked_for(digits) -> None:
+    app = open_page("train")
+    assert not app.dataframe
+    app.session_state["layers"] = True
+    table = show(app).dataframe[0].value
+    assert table["Layer"].iloc[0] == "0: convolution 32@3x3"
+    assert table["Output"].iloc[0] == "32 x 8 x 8"
+    parameters = int(table["Parameters"].sum())
+    assert f"{parameters:,} parameters, for 8 x 8 grey images of digits." in words(app)
+
+
+def test_the_layers_of_a_dataset_that_is_not_here_are_not_known() -> None:
+    app = open_page("train")
+    app.session_state["layers"] = True
+    assert "get the dataset first" in words(show(app))
+
+
+def test_a_network_that_the_images_are_too_small_for_is_told_before_the_start(digits) -> None:
+    app = open_page("train")
+    field(app, "digits-quick", "model").select("lenet5")
+    app.session_state["layers"] = True
+    assert errors(show(app)) == [
+        "lenet5 needs images of at least 28 x 28 pixels, but these are 8 x 8. "
+        "Choose the model convnet or mlp, which take any size."
+    ]

@@ -19,6 +19,7 @@ GAP = 0.06  # between the two images of a pair, as a share of their width
 KINDS: dict[str, Callable[[Pair], bool]] = {
     "all pairs": lambda pair: True,
     "one in train, one in test": lambda pair: {pair.first.split, pair.second.split} == {"train", "test"},
+    "within one split": lambda pair: pair.first.split == pair.second.split,
     "with different labels": lambda pair: not pair.same_label,
 }
 

@@ -1,0 +1,45 @@
+"""The layers of a network, before it is trained."""
+
+import streamlit as st
+
+from engine.dataset import is_prepared, open_dataset
+from engine.errors import LoupeError
+from engine.recipes import Recipe
+from ui.wording import plain, show_problem
+
+
+def show_layers(recipe: Recipe) -> None:
+    """Offer a table of the network's layers for the chosen dataset; it is made once it is opened."""
+    folded = st.expander("Layers of the network", on_change="rerun", key="layers")
+    if not folded.open:  # PyTorch takes seconds to load
+        return
+    with folded:
+        if not is_prepared(recipe.dataset):
+            st.caption("The layers depend on the size of the images: get the dataset first, or start the training.")
+            return
+        try:
+            shape = open_dataset(recipe.dataset).image_shape
+            rows = _layers(recipe.model, shape, len(open_dataset(recipe.dataset).classes))
+        except LoupeError as error:
+            show_problem(error)
+            return
+        number = st.column_config.NumberColumn(format="localized")
+        st.dataframe(rows, hide_index=True, column_config={"Parameters": number}, placeholder="")
+        total = sum(row["Parameters"] for row in rows)
+        height, width, channels = shape
+        colour = "grey" if channels == 1 else "colour"
+        st.caption(
+            f"{total:,} parameters, for {width} x {height} {colour} images of {plain(recipe.dataset)}. Shapes are "
+            "channels x height x width, or a number of units."
+        )
+
+
+@st.cache_data(max_entries=50, show_spinner="Building the network")
+def _layers(model: str, shape: tuple[int, int, int], num_classes: int) -> list[dict]:
+    from engine.models import build_model, layer_table
+
+    table = layer_table(build_model(model, shape, num_classes), shape)
+    return [
+        {"Layer": row["layer"], "Output": " x ".join(map(str, row["output"])), "Parameters": row["parameters"]}
+        for row in table
+    ]
