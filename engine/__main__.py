@@ -4,10 +4,12 @@ import argparse
 import csv
 import io
 import json
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from engine import catalogue, recipes, runs
 from engine.dataset import open_dataset
@@ -22,12 +24,28 @@ from engine.predictions import Predictions, evaluation, load_predictions, top
 from engine.recipes import published, published_in_words
 from engine.records import Epoch, Evaluating, Preparing, Record, Started, Step
 from engine.runs import ACTIVE, Run
-from engine.words import counted, listed
+from engine.steps import result_of
+from engine.words import counted, listed, shown
+
+PAIRS_TOLD = 10
 
 
 def say(text: str) -> None:
     """Tell progress, on stderr: stdout is for results."""
     print(text, file=sys.stderr, flush=True)
+
+
+def _now_and_then(in_words: Callable[[Any], str]) -> Callable[[Any], None]:
+    """Return what tells progress once a second."""
+    said = 0.0
+
+    def tell(progress: Any) -> None:
+        nonlocal said
+        if time.monotonic() - said > 1:
+            say(in_words(progress))
+            said = time.monotonic()
+
+    return tell
 
 
 def list_datasets(args: argparse.Namespace) -> tuple[object, str, int]:
@@ -50,7 +68,7 @@ def get_dataset(args: argparse.Namespace) -> tuple[object, str, int]:
             said = time.monotonic()
     dataset = open_dataset(args.name)
     images = {split: len(stored) for split, stored in dataset.splits.items()}
-    counts = listed(f"{count:,} {split} images" for split, count in images.items())
+    counts = listed(counted(count, f"{split} image") for split, count in images.items())
     return (
         {"name": dataset.name, "present": True, "images": images, "source": dataset.source},
         f"{dataset.name}: {counts} of {len(dataset.classes)} classes",
@@ -63,28 +81,23 @@ def import_pictures(args: argparse.Namespace) -> tuple[object, str, int]:
     request = Request(args.name, args.path, args.test, args.size, args.fit, args.test_share, args.seed)
     if args.dry_run:
         check_request(request)
-        planning = plan_import(request)
-        while True:
-            try:
-                next(planning)
-            except StopIteration as ended:
-                plan: Plan = ended.value
-                return {"name": args.name} | plan.as_document(), "\n".join(_plan_lines(args.name, plan)), 0
-    said = 0.0
-    for progress in import_dataset(request):
-        if time.monotonic() - said > 1:
-            say(progress.in_words())
-            said = time.monotonic()
+        plan = result_of(plan_import(request), lambda progress: None)
+        return {"name": args.name} | plan.as_document(), "\n".join(_plan_lines(args.name, plan)), 0
+    # Ended so too, it leaves nothing behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    plan = result_of(import_dataset(request), _now_and_then(lambda progress: progress.in_words()))
     dataset = open_dataset(args.name)
     images = {split: len(stored) for split, stored in dataset.splits.items()}
-    counts = listed(f"{count:,} {split} images" for split, count in images.items())
+    counts = listed(counted(count, f"{split} image") for split, count in images.items())
     height, width, channels = dataset.image_shape
     text = f"{dataset.name}: {counts} of {len(dataset.classes)} classes, {width} x {height} pixels"
     if dataset.bad_file_count:
         text += f"; {counted(dataset.bad_file_count, 'bad file')} left out, listed in {dataset.folder / BAD_FILES}"
+    text += "".join(f"\n{note[0].upper()}{note[1:]}." for note in plan.notes)
     document = {
         "name": dataset.name,
         "present": True,
+        "notes": list(plan.notes),
         "classes": list(dataset.classes),
         "images": images,
         "image_shape": [height, width, channels],
@@ -97,8 +110,8 @@ def import_pictures(args: argparse.Namespace) -> tuple[object, str, int]:
 def _plan_lines(name: str, plan: Plan) -> Iterator[str]:
     yield f"{name}: {plan.layout}"
     for split, numbers in plan.counts.items():
-        by_class = ", ".join(f"{label} {count:,}" for label, count in zip(plan.classes, numbers, strict=True))
-        yield f"{split:6} {sum(numbers):,} images: {by_class}"
+        by_class = ", ".join(f"{shown(label)} {count:,}" for label, count in zip(plan.classes, numbers, strict=True))
+        yield f"{split:6} {counted(sum(numbers), 'image')}: {by_class}"
     yield from plan.in_words()
     yield "nothing was written"
 
@@ -110,18 +123,9 @@ def check(args: argparse.Namespace) -> tuple[object, str, int]:
     dataset = open_dataset(args.name)
     inspection = load_inspection(dataset)
     if inspection is None:
-        said = 0.0
         steps = inspect(dataset, original_sizes(dataset))
-        while inspection is None:
-            try:
-                progress = next(steps)
-            except StopIteration as ended:
-                inspection = ended.value
-            else:
-                if time.monotonic() - said > 1:
-                    say(f"{progress.stage}: {progress.done:,} of {progress.total:,}")
-                    said = time.monotonic()
-    document = as_document(inspection, args.threshold, read_bad_files(dataset))
+        inspection = result_of(steps, _now_and_then(lambda at: f"{at.stage}: {at.done:,} of {at.total:,}"))
+    document = as_document(dataset, inspection, args.threshold, read_bad_files(dataset))
     lines = [
         f"{dataset.name}: {len(document['exact']):,} pairs of exact copies, {len(document['near']):,} of near copies "
         f"(up to {args.threshold} bits apart), {len(document['odd']):,} odd images, "
@@ -130,8 +134,19 @@ def check(args: argparse.Namespace) -> tuple[object, str, int]:
     if "test" in dataset.splits:
         count = len(dataset.splits["test"])
         lines.append(f"{len(document['leaked_test']):,} of {count:,} test images have a copy in train")
-    lines += [f"odd: {odd['split']} {odd['index']}: {odd['reason']}" for odd in document["odd"][:10]]
+    for kind in ("exact", "near"):
+        for pair in document[kind][:PAIRS_TOLD]:
+            differently = "" if pair["same_label"] else ", labelled differently"
+            lines.append(f"{kind}: {_place(pair['first'])} and {_place(pair['second'])}{differently}")
+    lines += [f"odd: {_place(odd)}: {odd['reason']}" for odd in document["odd"][:PAIRS_TOLD]]
+    if any(len(document[kind]) > PAIRS_TOLD for kind in ("exact", "near", "odd")):
+        lines.append(f"The first {PAIRS_TOLD} of each; --json has all.")
     return document, "\n".join(lines), 0
+
+
+def _place(place: dict) -> str:
+    file = f", {shown(place['file'])}" if place["file"] else ""
+    return f"{place['split']} {place['index']} ({shown(place['label'])}{file})"
 
 
 def list_recipes(args: argparse.Namespace) -> tuple[object, str, int]:
@@ -267,19 +282,25 @@ def list_runs(args: argparse.Namespace) -> tuple[object, str, int]:
 def evaluate(args: argparse.Namespace) -> tuple[object, str, int]:
     """Accuracy, confusion matrix and the scores of each class, from the run's predictions."""
     run = runs.open_run(args.run)
-    predictions = _predictions(run, args.split)
+    split = args.split or _split_to_judge_by(run)
+    predictions = _predictions(run, split)
     document = evaluation(run.id, predictions)
     low, high = document["accuracy_interval"]
     lines = [
-        f"{run.id}, {args.split}: {int(predictions.right.sum()):,} of {len(predictions):,} right, "
+        f"{run.id}, {split}: {int(predictions.right.sum()):,} of {len(predictions):,} right, "
         f"accuracy {predictions.accuracy:.2%} (95% interval {low:.2%} to {high:.2%})",
         f"{'class':15} precision  recall      f1  support",
     ]
     lines += [
-        f"{row['class']:15} {row['precision']:9.4f} {row['recall']:7.4f} {row['f1']:7.4f} {row['support']:8,}"
+        f"{shown(row['class']):15} {row['precision']:9.4f} {row['recall']:7.4f} {row['f1']:7.4f} {row['support']:8,}"
         for row in document["per_class"]
     ]
     return document, "\n".join(lines), 0
+
+
+def _split_to_judge_by(run: Run) -> str:
+    """Return ``test``, or ``val`` for a run that has answers for no other."""
+    return "val" if run.predictions("val").exists() and not run.predictions("test").exists() else "test"
 
 
 def _predictions(run: Run, split: str) -> Predictions:
@@ -384,7 +405,9 @@ def build_parser() -> argparse.ArgumentParser:
     command("runs", list_runs)
     evaluating = command("evaluate", evaluate)
     evaluating.add_argument("run", metavar="RUN", help="the id of a run")
-    evaluating.add_argument("--split", default="test", metavar="SPLIT", help="train, val or test (default: test)")
+    evaluating.add_argument(
+        "--split", metavar="SPLIT", help="train, val or test (default: test, or val where there is none)"
+    )
     predicting = command("predict", predict)
     predicting.add_argument("run", metavar="RUN", help="the id of a run")
     predicting.add_argument("paths", metavar="PATH", nargs="+", help="a picture")

@@ -1,7 +1,6 @@
 """What the processes of an import do: decode some pictures, and write them where they belong."""
 
 import os
-import signal
 import threading
 import warnings
 from dataclasses import dataclass
@@ -38,7 +37,6 @@ class Chunk:
 
 def prepare_process() -> None:
     """Make a new process ready to decode pictures."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches all; the one that gave the work ends it
     # Of odd metadata, and of sizes that Loupe has a limit of its own for.
     warnings.filterwarnings("ignore", module="PIL")
     parent = parent_process()

@@ -3,6 +3,7 @@
 import csv
 import os
 import shutil
+import signal
 import time
 from array import array
 from collections import deque
@@ -27,7 +28,7 @@ from engine.machine import cores
 from engine.origins import BAD_FILES, OriginsWriter
 from engine.paths import data_root, is_locked, writing_to
 from engine.pictures import Original
-from engine.words import shown
+from engine.words import listed, shown
 
 # What a process decodes at a time: so many images, or fewer where they are large, as files or as pixels.
 CHUNK_IMAGES = 256
@@ -47,8 +48,10 @@ class _Rows:
     first: int
 
 
-def import_dataset(request: Request) -> Generator[Progress, None, None]:
+def import_dataset(request: Request) -> Generator[Progress, None, Plan]:
     """Import a person's pictures as a dataset, yielding progress; closed early, it leaves nothing behind.
+
+    Returns the plan that it followed.
 
     Raises LoupeError when it cannot be done. Whatever ends it, the dataset is there whole or not at all.
     """
@@ -57,7 +60,7 @@ def import_dataset(request: Request) -> Generator[Progress, None, None]:
         prepared_root().mkdir(parents=True, exist_ok=True)
         try:
             # What is acquired is released once: a lock that is entered again would stay held.
-            lock = FileLock(prepared_root() / f".{request.name}.lock").acquire(blocking=False)
+            lock = FileLock(_lock_file(request.name)).acquire(blocking=False)
         except Timeout:
             raise LoupeError(
                 f"A dataset named {request.name} is being made right now. Wait for its end, or choose another name."
@@ -71,16 +74,22 @@ def import_dataset(request: Request) -> Generator[Progress, None, None]:
             with writing_to(prepared_root()):
                 folder = begin_dataset(request.name)
                 yield from _make(listing, plan, folder, decoders)
+            return plan
         finally:
             decoders.close()
             shutil.rmtree(prepared_root() / f".{request.name}.unfinished", ignore_errors=True)
+
+
+def _lock_file(name: str) -> Path:
+    # Names that differ in case alone are one folder on some disks.
+    return prepared_root() / f".{name.lower()}.lock"
 
 
 def _sweep() -> None:
     """Delete what imports that were killed have left."""
     for left in prepared_root().glob(".*.unfinished"):
         name = left.name[1 : -len(".unfinished")]
-        if name not in CATALOGUE and not is_locked(prepared_root() / f".{name}.lock"):
+        if name not in CATALOGUE and not is_locked(_lock_file(name)):
             shutil.rmtree(left, ignore_errors=True)
 
 
@@ -164,9 +173,7 @@ class _SplitWriter:
 def _source(request: Request, plan: Plan) -> str:
     how = {"crop": "shorter side resized, middle cut out", "pad": "longer side resized, padded with black"}[request.fit]
     kept = f"{how}" if plan.is_resized else "kept at their size"
-    paths = " and ".join(
-        shown(Path(path).expanduser().resolve().name) for path in filter(None, (request.path, request.test))
-    )
+    paths = listed(shown(Path(path).expanduser().resolve().name) for path in request.paths)
     return "; ".join([f"imported from {paths}", plan.layout, kept, *plan.notes])
 
 
@@ -221,8 +228,6 @@ class _Decoders:
 
     def __init__(self) -> None:
         self._pool = _start_pool(cores())
-        for _ in range(cores()):  # each task starts a process while none is idle
-            self._pool.submit(os.getpid)
 
     def decode(self, chunks: Iterator[_Rows]) -> Iterator[tuple[_Rows, list[Original | str]]]:
         """Decode chunks, some ahead of the one that is waited for; yields them in their order."""
@@ -266,7 +271,15 @@ class _Decoders:
 
 def _start_pool(workers: int) -> ProcessPoolExecutor:
     # Started afresh, not forked: whoever imports may have threads, and torch.
-    return ProcessPoolExecutor(workers, get_context("spawn"), initializer=prepare_process)
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=prepare_process)
+    # Ctrl+C reaches all; the one that gives the work ends it. What is blocked here is blocked in what is started.
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        for _ in range(workers):  # each task starts a process while none is idle
+            pool.submit(os.getpid)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    return pool
 
 
 def _close_gaps(path: Path, start: int, shape: tuple[int, ...], bad_rows: array) -> None:

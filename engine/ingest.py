@@ -49,14 +49,19 @@ class Request:
     test_share: float | None = None
     seed: int = 0
 
+    @property
+    def paths(self) -> list[str]:
+        return [path for path in (self.path, self.test) if path is not None]
+
 
 @dataclass(frozen=True)
 class Plan:
     """What an import would make.
 
     layout: in words. classes: names in their order. counts: for each split, images by class, files that turn out bad
-    among them. looked_at: files that size and channels were found from. smallest, largest: width and height of
-    originals among those. bytes_needed, bytes_free: on the disk of the prepared data. notes: what a person should know.
+    among them. problems: files known to be bad already. looked_at: files that size and channels were found from.
+    smallest, largest: width and height of originals among those. unreadable: reasons of those that cannot be read.
+    bytes_needed, bytes_free: on the disk of the prepared data. notes: what a person should know.
     """
 
     layout: str
@@ -73,6 +78,7 @@ class Plan:
     bytes_needed: int
     bytes_free: int
     notes: tuple[str, ...]
+    unreadable: tuple[str, ...] = ()
 
     @property
     def images(self) -> dict[str, int]:
@@ -93,9 +99,15 @@ class Plan:
             f"They are brought to {becomes}." if self.is_resized else f"They are kept at {becomes}.",
             f"This takes {in_bytes(self.bytes_needed)} of the {in_bytes(self.bytes_free)} that are free on the disk.",
         ]
+        if self.unreadable:
+            sentences.append(
+                f"{len(self.unreadable):,} of the {self.looked_at:,} that were looked at cannot be read. "
+                f"The first: {self.unreadable[0]}"
+            )
         if self.problems:
             sentences.append(
-                f"{counted(self.problems, 'bad file')} already: in no class folder, or named by the manifest in vain."
+                f"{counted(self.problems, 'bad file')} already: in no class folder, not readable, or named by the "
+                "manifest in vain."
             )
         return sentences + [f"{note[0].upper()}{note[1:]}." for note in self.notes]
 
@@ -155,7 +167,9 @@ def check_settings(request: Request) -> None:
         raise LoupeError("There are test images of their own, and a test share too. Name one of the two.")
     if request.seed < 0:
         raise LoupeError(f"The seed is {request.seed}, but must be 0 or a larger whole number.")
-    for path in filter(None, (request.path, request.test)):
+    for path in request.paths:
+        if not path.strip():
+            raise LoupeError("The path is empty. Name a folder, a zip or a CSV manifest on this machine.")
         find(path)
 
 
@@ -204,7 +218,7 @@ def make_plan(listing: Listing) -> Generator[Progress, None, Plan]:
     request, database = listing.request, listing.database
     yield Progress("Listing files", 0, 0)
     layouts = []
-    for number, path in enumerate(filter(None, (request.path, request.test))):
+    for number, path in enumerate(request.paths):
         layouts.append((yield from _list_source(listing, find(path), number)))
     layout, notes = layouts[0], []
     if request.test is not None:
@@ -226,11 +240,14 @@ def make_plan(listing: Listing) -> Generator[Progress, None, Plan]:
     classes = _classes(listing)
     if share:
         yield from _hold_back_test(listing, classes, share)
-        notes.append(f"{share:.0%} of each class is held back for testing, drawn with seed {request.seed}")
+        notes.append(
+            f"{100 * share:g}% of each class, at least one image where it has two, is held back for testing, "
+            f"drawn with seed {request.seed}"
+        )
     counts = _number_images(listing, classes)
     left_out = sum(each.left_out for each in layouts)
     if left_out:
-        notes.append(f"left out: {counted(left_out, 'other file')} outside the class folders or the manifest")
+        notes.append(f"left out: {counted(left_out, 'other file')}, no pictures or in no class folder or manifest")
     notes += _notes_on_splits(classes, counts)
     (problems,) = database.execute("SELECT count(*) FROM files WHERE problem NOT NULL").fetchone()
     return (yield from _with_size(listing, layout.words, classes, counts, problems, notes))
@@ -307,6 +324,10 @@ def _notes_on_splits(classes: tuple[str, ...], counts: dict[str, list[int]]) -> 
     notes = []
     if "test" not in counts:
         notes.append("there is no test split: a model can be judged on validation images only")
+    else:
+        untested = [name for name, tested in zip(classes, counts["test"], strict=True) if not tested]
+        if untested:
+            notes.append(f"there are no test images of {_some(untested)}")
     for split, numbers in counts.items():
         if split != "train":
             lacking = [
@@ -371,6 +392,7 @@ def _with_size(
         bytes_needed=bytes_needed,
         bytes_free=bytes_free,
         notes=tuple(notes),
+        unreadable=tuple(reasons),
     )
 
 

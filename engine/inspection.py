@@ -7,7 +7,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import accumulate, islice
 from pathlib import Path
 from typing import TypeVar
@@ -16,6 +16,7 @@ import numpy as np
 
 from engine.dataset import Dataset
 from engine.oddities import LEAST_CONTRAST, Features, find_odd, measure
+from engine.origins import open_origins
 from engine.paths import replacing
 from engine.similarity import (
     DEFAULT_THRESHOLD,
@@ -265,13 +266,34 @@ def load_inspection(dataset: Dataset) -> Inspection | None:
         return None
 
 
-def as_document(inspection: Inspection, threshold: int, bad_files: list) -> dict:
-    """Describe a result as plain data, with the near pairs within ``threshold`` bits."""
+def as_document(dataset: Dataset, inspection: Inspection, threshold: int, bad_files: list) -> dict:
+    """Describe a result as plain data, with the near pairs within ``threshold`` bits.
+
+    Each image has its split, index, label, and file name where it was imported from one.
+    """
+    origins = {split: open_origins(dataset, split) for split in dataset.splits}
+
+    def place(split: str, index: int) -> dict:
+        known = origins[split]
+        label = dataset.classes[dataset.splits[split].labels[index]]
+        return {"split": split, "index": index, "label": label, "file": known.of(index)["file"] if known else None}
+
+    def pairs(found: tuple[Pair, ...]) -> list[dict]:
+        return [
+            {
+                "first": place(pair.first.split, pair.first.index),
+                "second": place(pair.second.split, pair.second.index),
+                "distance": pair.distance,
+                "same_label": pair.same_label,
+            }
+            for pair in found
+        ]
+
     return {
         "threshold": threshold,
-        "exact": [asdict(pair) for pair in inspection.exact],
-        "near": [asdict(pair) for pair in inspection.near_within(threshold)],
+        "exact": pairs(inspection.exact),
+        "near": pairs(inspection.near_within(threshold)),
         "leaked_test": inspection.leaked_test(threshold),
-        "odd": [asdict(odd) for odd in inspection.odd],
+        "odd": [place(odd.split, odd.index) | {"reason": odd.reason} for odd in inspection.odd],
         "bad_files": bad_files,
     }

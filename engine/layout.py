@@ -3,12 +3,14 @@
 Files are listed in a table of a temporary database, so that their number is not limited by memory.
 """
 
+import codecs
 import csv
 import io
 import os
 import sqlite3
 import unicodedata
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -27,16 +29,24 @@ SPLITS = {
     "testing": "test",
 }
 MANIFEST_SUFFIXES = ("csv", "tsv")
+# Files that lie beside pictures, in class folders too: they are left out, and not tried as pictures.
+OTHER_SUFFIXES = frozenset(
+    {"xml", "json", "txt", "csv", "tsv", "md", "html", "yaml", "yml", "npy", "pdf", "doc", "docx", "mp4", "mov", "avi"}
+    | {"zip", "tar", "gz", "py", "db", "ini", "log", "xmp", "aae"}
+)
 NEEDED = (
     "Expected is a folder for each class, such as cats/ and dogs/, with train/, val/ and test/ above them where there "
     "are splits; or a CSV manifest with the columns file,label or file,label,split."
 )
+NOT_TEXT = "is not text in UTF-8. Save it as CSV in UTF-8."
+QUOTED = 80  # characters of a line that is none of a manifest
 IN_NO_CLASS = "It is in no class folder. Move it into one."
 
 TABLE = """
 CREATE TABLE files (
     source INTEGER, name TEXT, place BLOB, bytes INTEGER,
     picture INTEGER,  -- whether its suffix is a picture's
+    other INTEGER,  -- whether its suffix is that of another kind of file
     first TEXT, second TEXT, third TEXT,  -- the folders that it is in, from the top
     split TEXT, label TEXT, problem TEXT
 )
@@ -59,7 +69,9 @@ def list_files(listing: sqlite3.Connection, source: Source, number: int) -> Iter
     for file in source.files():
         name = normalized(file.name)
         folders = (*name.split("/")[:-1], None, None, None)
-        batch.append((number, name, file.place, file.size, suffix(name) in SUFFIXES, *folders[:3]))
+        ending = None if file.problem else suffix(name)
+        kinds = ending in SUFFIXES, ending in OTHER_SUFFIXES
+        batch.append((number, name, file.place, file.size, *kinds, *folders[:3], file.problem))
         count += 1
         if len(batch) == 1000:
             _insert(listing, batch)
@@ -70,8 +82,8 @@ def list_files(listing: sqlite3.Connection, source: Source, number: int) -> Iter
 
 
 def _insert(listing: sqlite3.Connection, batch: list[tuple]) -> None:
-    columns = "source, name, place, bytes, picture, first, second, third"
-    listing.executemany(f"INSERT INTO files ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", batch)
+    columns = "source, name, place, bytes, picture, other, first, second, third, problem"
+    listing.executemany(f"INSERT INTO files ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", batch)
 
 
 def normalized(name: str) -> str:
@@ -94,12 +106,19 @@ def understand(listing: sqlite3.Connection, source: Source, number: int) -> Layo
     """
     place = shown(str(source.path))
     files, pictures = listing.execute(
-        "SELECT count(*), coalesce(sum(picture), 0) FROM files WHERE source = ?", (number,)
+        "SELECT count(*), coalesce(sum(picture), 0) FROM files WHERE source = ? AND problem IS NULL", (number,)
     ).fetchone()
+    unread = listing.execute(
+        "SELECT name, problem FROM files WHERE source = ? AND problem NOT NULL ORDER BY name", (number,)
+    ).fetchone()
+    if not files and unread:
+        raise LoupeError(f"There are no images in {place} that may be read. {shown(unread[0])}: {unread[1]}")
     if not files:
         raise LoupeError(f"There are no images in {place}: it is empty. {NEEDED}")
     if not pictures:  # of files without suffixes each may be one
-        listing.execute("UPDATE files SET picture = 1 WHERE source = ? AND name NOT LIKE '%.%'", (number,))
+        listing.execute(
+            "UPDATE files SET picture = 1 WHERE source = ? AND problem IS NULL AND name NOT LIKE '%.%'", (number,)
+        )
     folders = listing.execute(
         "SELECT DISTINCT first, second, third FROM files WHERE source = ? AND picture ORDER BY 1, 2, 3", (number,)
     ).fetchall()
@@ -159,9 +178,13 @@ def _named(folders: dict[str, str]) -> str:
 
 
 def _label(listing: sqlite3.Connection, number: int, label: str, split: str | None, column: str, folder: str) -> None:
-    """Give the files below a folder the label that a column has, where pictures are among those of that label."""
+    """Give the files below a folder the label that a column has, where pictures are among those of that label.
+
+    Files of an unknown kind are taken for pictures too.
+    """
     listing.execute(
         f"UPDATE files SET label = {label}, split = :split WHERE source = :number AND {column} = :folder "
+        f"AND NOT other AND problem IS NULL "
         f"AND {label} IN (SELECT {label} FROM files WHERE source = :number AND {column} = :folder AND picture)",
         {"split": split, "number": number, "folder": folder},
     )
@@ -184,7 +207,7 @@ def _find_manifest(
     """Find the table at the top, or in the only folder there, that says what the files are: its name, and its place."""
     found = []
     for name, place in listing.execute(
-        "SELECT name, place FROM files WHERE source = ? AND NOT picture AND second IS NULL "
+        "SELECT name, place FROM files WHERE source = ? AND NOT picture AND problem IS NULL AND second IS NULL "
         "AND (first IS NULL OR first = ?)",
         (number, only),
     ).fetchall():
@@ -209,6 +232,12 @@ def list_manifest(listing: sqlite3.Connection, folder: Folder, number: int, name
         "FROM named",
         (number,),
     )
+    # The largest first: where one has bytes, no other is looked for.
+    with closing(listing.execute("SELECT place FROM files WHERE source = ? ORDER BY bytes DESC", (number,))) as places:
+        paths = (os.path.join(os.fsencode(folder.path), place) for (place,) in places)  # noqa: PTH118
+        is_any_there = any(map(os.path.exists, paths))
+    if not is_any_there:
+        _tell_none_is_there(listing, name)
     listing.execute("DROP TABLE named")
     return Layout(f"the manifest {shown(name)}", has_splits, 0)
 
@@ -217,24 +246,42 @@ def _label_by_manifest(listing: sqlite3.Connection, source: Source, number: int,
     """Give the listed files the splits and labels of a manifest; those that it names in vain are listed as bad."""
     has_splits = _read_manifest(listing, source, name, place)
     listing.execute(
-        "UPDATE files SET label = named.label, split = named.split FROM named "
-        "WHERE source = ? AND named.file = files.name AND named.problem IS NULL",
+        "UPDATE files SET label = iif(named.problem IS NULL, named.label, NULL), split = named.split, "
+        "problem = named.problem FROM named WHERE source = ? AND named.file = files.name AND files.problem IS NULL",
         (number,),
     )
-    listing.execute("CREATE TEMP TABLE there AS SELECT name FROM files WHERE label NOT NULL AND source = ?", (number,))
+    listing.execute(
+        "CREATE TEMP TABLE there AS SELECT name FROM files WHERE source = ? AND (label NOT NULL OR problem NOT NULL)",
+        (number,),
+    )
     listing.execute("CREATE INDEX by_name ON there (name)")
     listing.execute(
         "INSERT INTO files (source, name, bytes, picture, problem) SELECT ?, file, 0, 1, "
         "coalesce(problem, 'The manifest names it, but it is not there. Check its name.') FROM named "
-        "WHERE problem NOT NULL OR file NOT IN (SELECT name FROM there)",
+        "WHERE file NOT IN (SELECT name FROM there)",
         (number,),
     )
+    if not listing.execute("SELECT 1 FROM named WHERE file IN (SELECT name FROM there) LIMIT 1").fetchone():
+        _tell_none_is_there(listing, name)
     listing.execute("DROP TABLE there")
     listing.execute("DROP TABLE named")
     (not_named,) = listing.execute(
         "SELECT count(*) FROM files WHERE source = ? AND label IS NULL AND problem IS NULL", (number,)
     ).fetchone()
     return Layout(f"the manifest {shown(name)}", has_splits, not_named - 1)  # but for the manifest itself
+
+
+def _tell_none_is_there(listing: sqlite3.Connection, manifest: str) -> None:
+    """Raise LoupeError for a manifest of which no file is there, unless it names none."""
+    (count,) = listing.execute("SELECT count(*) FROM named").fetchone()
+    if count:
+        (first,) = listing.execute("SELECT file FROM named ORDER BY rowid LIMIT 1").fetchone()
+        first = first.removeprefix(f"{PurePosixPath(manifest).parent}/")
+        none = "it is not there" if count == 1 else "none of them is there"
+        raise LoupeError(
+            f"The manifest {shown(manifest)} names {counted(count, 'file')}, and {none} (the first: {shown(first)}). "
+            "Files are named from the manifest's folder."
+        )
 
 
 def _read_manifest(listing: sqlite3.Connection, source: Source, name: str, place: bytes) -> bool:
@@ -247,17 +294,26 @@ def _read_manifest(listing: sqlite3.Connection, source: Source, name: str, place
         delimiter, header = _header(text)
         columns = _columns(header)
         if not {"file", "label"} <= set(columns):
+            first = ",".join(header)
+            if "\0" in first or any("\ud800" <= character <= "\udfff" for character in first):
+                raise LoupeError(f"The manifest {shown(name)} {NOT_TEXT}")
+            if len(first) > QUOTED:
+                first = f"{first[:QUOTED]}..."
             raise LoupeError(
-                f"The first line of the manifest {shown(name)} is {shown(','.join(header))!r}, "
+                f"The first line of the manifest {shown(name)} is {shown(first)!r}, "
                 "but must name the columns file,label or file,label,split."
             )
         rows = _rows(text, delimiter, columns, name, source.path)
         listing.executemany("INSERT INTO named VALUES (?, ?, ?, ?)", rows)
     listing.execute("CREATE INDEX by_file ON named (file)")
-    listing.execute(
-        "UPDATE named SET problem = 'The manifest names it a second time. Remove one of the lines.' "
-        "WHERE rowid NOT IN (SELECT min(rowid) FROM named GROUP BY file)"
-    )
+    listing.create_function("shown", 1, shown)
+    for column, word in (("split", "in"), ("label", "as")):  # of both, that of the labels is told
+        listing.execute(
+            f"UPDATE named SET problem = 'The manifest names it {word} ' || shown(low) || ' and {word} ' || "
+            f"shown(high) || '.' FROM (SELECT file AS twice, min({column}) AS low, max({column}) AS high FROM named "
+            f"GROUP BY file HAVING count(*) > 1 AND min({column}) < max({column})) WHERE file = twice"
+        )
+    listing.execute("DELETE FROM named WHERE rowid NOT IN (SELECT min(rowid) FROM named GROUP BY file)")
     return "split" in columns
 
 
@@ -300,10 +356,14 @@ def _rows(
             f"Line {reader.line_num + 1} of the manifest {name} cannot be read ({error}). Save it as plain CSV."
         ) from error
     except UnicodeEncodeError:  # bytes that are no text were let through as surrogates
-        raise LoupeError(f"The manifest {name} is not text in UTF-8. Save it as CSV in UTF-8.") from None
+        raise LoupeError(f"The manifest {name} {NOT_TEXT}") from None
 
 
 def _as_text(file) -> io.TextIOWrapper:
+    is_utf_16 = file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # as spreadsheets save "Unicode text"
+    file.seek(0)
+    if is_utf_16:
+        return io.TextIOWrapper(file, encoding="utf-16", errors="replace", newline="")
     return io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
 
 

@@ -1,5 +1,6 @@
 """Where the pictures of an import are read from: a folder, or a zip archive that is never unpacked to the disk."""
 
+import heapq
 import io
 import json
 import os
@@ -11,7 +12,7 @@ from typing import BinaryIO, NamedTuple, Protocol
 
 from engine.dataset import prepared_root
 from engine.errors import LoupeError, reason_of
-from engine.pictures import MAX_FILE_BYTES
+from engine.pictures import MAX_FILE_BYTES, SUFFIXES
 from engine.words import shown
 from engine.zips import DamagedEntry, Entry, entries, read_entry, read_start
 
@@ -19,6 +20,8 @@ from engine.zips import DamagedEntry, Entry, entries, read_entry, read_start
 LEFT_BY_SYSTEMS = frozenset({"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "$recycle.bin"})
 # The sizes of a picture stand this far into its file at most, but for rare ones: after EXIF with its thumbnail.
 HEADER_BYTES = 1 << 19
+OTHER_ARCHIVES = frozenset({".tar", ".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz", ".zst", ".7z", ".rar"})
+LEADS_OUTSIDE = "It is a link to outside the folders that may be imported from."
 
 
 class HarmfulSourceError(LoupeError):
@@ -26,11 +29,15 @@ class HarmfulSourceError(LoupeError):
 
 
 class File(NamedTuple):
-    """A file of a source: its name below the source, with forward slashes; its bytes; where ``read`` finds it."""
+    """A file of a source: its name below the source, with forward slashes; its bytes; where ``read`` finds it.
+
+    problem: why what is there, a folder that cannot be read, say, holds files that are not listed.
+    """
 
     name: str
     size: int
     place: bytes
+    problem: str | None = None
 
 
 class Source(Protocol):
@@ -69,6 +76,10 @@ def find(named: str) -> Path:
         raise LoupeError(f"{shown(named)} cannot be opened ({reason}). Check its name and its permissions.") from error
     if kind not in (stat.S_IFDIR, stat.S_IFREG):
         raise LoupeError(f"{shown(named)} is neither a folder nor a file. Name a folder, a zip or a CSV manifest.")
+    if kind == stat.S_IFREG and path.suffix.lower()[1:] in SUFFIXES:
+        raise LoupeError(f"{shown(named)} is a picture: name the folder that it is in.")
+    if kind == stat.S_IFREG and path.suffix.lower() in OTHER_ARCHIVES:
+        raise LoupeError(f"{shown(named)} is not a zip: unpack it first, or pack it as a zip.")
     return path
 
 
@@ -96,14 +107,18 @@ def import_roots() -> list[Path]:
 
 def require_allowed(path: Path) -> None:
     """Raise LoupeError for a path outside the folders that imports are confined to, links followed."""
-    roots = import_roots()
-    real = Path(os.path.realpath(path))  # resolve() fails at a link to itself
-    if roots and not any(real.is_relative_to(root) for root in (*roots, uploads_root().resolve())):
-        allowed = ", ".join(shown(str(root)) for root in roots)
+    if not _is_allowed(path):
+        allowed = ", ".join(shown(str(root)) for root in import_roots())
         raise LoupeError(
             f"{shown(str(path))} is outside the folders that may be imported from: {allowed}. "
             "Copy it there, or have LOUPE_IMPORT_ROOTS changed."
         )
+
+
+def _is_allowed(path: Path) -> bool:
+    roots = import_roots()
+    real = Path(os.path.realpath(path))  # resolve() fails at a link to itself
+    return not roots or any(real.is_relative_to(root) for root in (*roots, uploads_root().resolve()))
 
 
 def is_left_by_systems(name: str) -> bool:
@@ -116,31 +131,50 @@ class Folder:
         self._confined = bool(import_roots())
 
     def files(self) -> Iterator[File]:
-        return self._below(self.path, "", frozenset())
+        """List the files, those in each folder once, whatever links lead to it.
 
-    def _below(self, folder: Path, prefix: str, parents: frozenset[Path]) -> Iterator[File]:
-        real = folder.resolve()
-        if real in parents:  # a link to a folder that it is in
-            return
-        try:
-            found = os.scandir(folder)
-        except OSError as error:
-            raise LoupeError(
-                f"The folder {shown(str(folder))} cannot be read ({error.strerror}). Change its permissions."
-            ) from error
-        with found:
+        Raises LoupeError when the whole folder cannot be read; one in it that cannot be read is listed as a file.
+        """
+        entered: set[tuple[int, int]] = set()
+        folders = [""]
+        links: list[str] = []  # entered after all others, in order, so that a folder has its own name before a link's
+        while folders or links:
+            name = folders.pop() if folders else heapq.heappop(links)
+            try:
+                about = os.stat(self._path_of(name))  # noqa: PTH116
+                if (about.st_dev, about.st_ino) not in entered:
+                    entered.add((about.st_dev, about.st_ino))
+                    yield from self._in_folder(name, folders, links)
+            except OSError as error:
+                if not name:
+                    raise LoupeError(
+                        f"The folder {shown(str(self.path))} cannot be read ({error.strerror}). Change its permissions."
+                    ) from error
+                yield File(name, 0, os.fsencode(name), f"The folder cannot be read ({error.strerror}).")
+
+    def _in_folder(self, folder: str, folders: list[str], links: list[str]) -> Iterator[File]:
+        """List the files in a folder, and note the folders in it."""
+        with os.scandir(self._path_of(folder)) as found:
             for entry in found:
-                name = prefix + entry.name
                 if is_left_by_systems(entry.name):
                     continue
+                name = f"{folder}/{entry.name}" if folder else entry.name
                 try:
-                    is_folder, size = entry.is_dir(), entry.stat().st_size
+                    is_folder = entry.is_dir()
+                    size = 0 if is_folder else entry.stat().st_size
                 except OSError:  # a link to nothing or to itself, say: reading it tells
                     is_folder, size = False, 0
-                if is_folder:
-                    yield from self._below(Path(entry.path), f"{name}/", parents | {real})
-                else:
+                if not is_folder:
                     yield File(name, size, os.fsencode(name))
+                elif not entry.is_symlink():
+                    folders.append(name)
+                elif self._confined and not _is_allowed(Path(entry.path)):
+                    yield File(name, 0, os.fsencode(name), LEADS_OUTSIDE)
+                else:
+                    heapq.heappush(links, name)
+
+    def _path_of(self, name: str) -> str:
+        return os.path.join(self.path, name) if name else str(self.path)  # noqa: PTH118
 
     def read(self, place: bytes) -> bytes:
         with self._opened(place) as file:
@@ -158,8 +192,8 @@ class Folder:
     @contextmanager
     def _opened(self, place: bytes) -> Iterator[BinaryIO]:
         path = self.path / os.fsdecode(place)
-        if self._confined:
-            require_allowed(path)
+        if self._confined and not _is_allowed(path):
+            raise LoupeError(LEADS_OUTSIDE)
         try:
             # Without O_NONBLOCK a named pipe would be waited for without end.
             descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
@@ -167,7 +201,7 @@ class Folder:
             raise LoupeError(
                 f"The file cannot be opened ({error.strerror}). Check that it is there and may be read."
             ) from error
-        with open(descriptor, "rb") as file:  # noqa: PTH123
+        try:
             about = os.fstat(descriptor)
             if not stat.S_ISREG(about.st_mode):
                 raise LoupeError("This is not a regular file. Put a picture in its place, or remove it.")
@@ -175,6 +209,10 @@ class Folder:
                 raise LoupeError(
                     f"The file is too large: over {MAX_FILE_BYTES // 1_000_000} MB. Make it smaller first."
                 )
+        except BaseException:
+            os.close(descriptor)
+            raise
+        with os.fdopen(descriptor, "rb") as file:
             try:
                 yield file
             except OSError as error:

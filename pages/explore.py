@@ -4,7 +4,7 @@ from engine.catalogue import CATALOGUE, get, title_of
 from engine.dataset import Dataset, delete_dataset, is_prepared, open_dataset
 from engine.errors import LoupeError
 from engine.origins import BAD_FILES, read_bad_files
-from engine.words import counted, duration, listed
+from engine.words import counted, duration, listed, shown
 from ui.explorer.averages import show_averages
 from ui.explorer.balance import show_balance
 from ui.explorer.copies import show_copies, show_odd
@@ -54,7 +54,13 @@ def show_bad_files(dataset: Dataset) -> None:
         "too, mend them where they are, delete this dataset below, and import it again."
     )
     st.dataframe(
-        bad_files[:BAD_FILES_SHOWN], hide_index=True, column_config={"file": "File", "reason": "Reason"}, placeholder=""
+        bad_files[:BAD_FILES_SHOWN],
+        hide_index=True,
+        column_config={
+            "file": st.column_config.TextColumn("File", width="small"),
+            "reason": st.column_config.TextColumn("Reason", width="large"),
+        },
+        placeholder="",
     )
     if len(bad_files) > BAD_FILES_SHOWN:
         st.caption(f"The first {BAD_FILES_SHOWN:,}; the file has all.")
@@ -84,7 +90,7 @@ VIEWS = {
 }
 TABLE_VIEWS = {"points": ("Points", show_points), "rows": ("Table", show_rows)}
 
-asked = st.query_params.get("import")
+asked, wanted = st.query_params.get("import"), st.query_params.get("dataset")
 name = choose_dataset()
 if st.sidebar.button("Import your own images", icon=":material/add_photo_alternate:", width="stretch"):
     go("explore", **{"import": NEW})
@@ -92,6 +98,10 @@ if asked:
     show_import(asked)
     st.stop()
 st.title(plain(title_of(name)))
+if wanted and wanted != name:
+    st.info(
+        f"There is no dataset {plain(shown(wanted))} here. Shown is {plain(title_of(name))}.", icon=":material/info:"
+    )
 if name in CATALOGUE:
     st.markdown(CATALOGUE[name].about)
     if not is_prepared(name):

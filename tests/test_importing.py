@@ -182,7 +182,8 @@ def test_the_same_images_have_the_same_fingerprint_wherever_they_come_from(mixed
 
 def test_the_source_of_a_dataset_tells_what_became_of_the_images(mixed):
     assert mixed["folder"][0].source == (
-        "imported from folder; splits (train, val and test) with a folder for each class; kept at their size"
+        "imported from folder; splits (train, val and test) with a folder for each class; kept at their size; "
+        "there are no test images of eels"
     )
 
 
@@ -337,7 +338,7 @@ def test_links_that_lead_out_of_the_allowed_folders_are_left_out(tmp_path, monke
     assert files_of(dataset, "train") == ["a/1.png", "b/2.png"]
     (bad,) = read_bad_files(dataset)
     assert bad["file"] == "a/0.png"
-    assert "is outside the folders that may be imported from" in bad["reason"]
+    assert "It is a link to outside the folders that may be imported from" in bad["reason"]
     assert "is outside the folders" in assert_refused(Request("others", str(tmp_path / "outside")))
 
 

@@ -118,10 +118,11 @@ def test_a_share_of_each_class_is_held_back(tmp_path):
     )
     plan, _ = understand(folder)
     assert plan.counts == {"train": [16, 8, 2, 1, 1], "test": [4, 2, 1, 1, 0]}
-    assert "20% of each class is held back for testing, drawn with seed 0" in plan.notes
+    held_back = "of each class, at least one image where it has two, is held back for testing, drawn with seed"
+    assert plan.notes == (f"20% {held_back} 0", "there are no test images of e")
     plan, _ = understand(folder, test_share=0.9, seed=3)
     assert plan.counts == {"train": [2, 1, 1, 1, 1], "test": [18, 9, 2, 1, 0]}
-    assert "90% of each class is held back for testing, drawn with seed 3" in plan.notes
+    assert f"90% {held_back} 3" in plan.notes
 
 
 def test_the_seed_decides_what_is_held_back_and_nothing_else(tmp_path):
@@ -299,3 +300,18 @@ def test_a_plan_is_plain_data(pets):
     assert document["counts"] == {"train": [3, 3], "test": [1, 1]}
     assert document["images"] == {"train": 6, "test": 2}
     assert (document["height"], document["width"], document["channels"]) == (6, 5, 3)
+
+
+@pytest.mark.parametrize(("path", "test"), [("", None), (" ", None), ("pets", "")])
+def test_an_empty_path_is_refused(pets, path, test):
+    request = Request("pets", str(pets) if path == "pets" else path, test=test)
+    with pytest.raises(LoupeError, match=r"^The path is empty\. Name a folder"):
+        check_request(request)
+
+
+def test_a_plan_tells_of_what_it_could_not_read(tmp_path):
+    files = pngs(["a/1.png", "a/2.png", "b/1.png", "b/2.png"]) | {"a/3.png": b"", "b/3.png": b"no"}
+    plan, _ = understand(write(tmp_path, files))
+    assert len(plan.unreadable) == 2
+    assert "2 of the 6 that were looked at cannot be read. The first: " in " ".join(plan.in_words())
+    assert plan.unreadable[0] in " ".join(plan.in_words())

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from picture_files import import_pictures, png, write
 from PIL import Image, ImageFilter
 
 from engine import inspection, oddities, similarity
@@ -472,39 +473,39 @@ def test_a_result_that_cannot_be_saved_is_still_returned(make_set, ordinary, tmp
 
 
 def test_a_document_is_plain_data(checked):
-    _, found = checked
+    dataset, found = checked
     bad_files = [{"file": "a.jpg", "reason": "It is empty."}]
-    document = as_document(found, DEFAULT_THRESHOLD, bad_files)
+    document = as_document(dataset, found, DEFAULT_THRESHOLD, bad_files)
     assert json.loads(json.dumps(document)) == document
-    assert document == {
-        "threshold": DEFAULT_THRESHOLD,
-        "exact": [
-            {
-                "first": {"split": "train", "index": 0},
-                "second": {"split": "test", "index": 2},
-                "distance": 0,
-                "same_label": True,
-            },
-            {
-                "first": {"split": "train", "index": 4},
-                "second": {"split": "train", "index": 5},
-                "distance": 0,
-                "same_label": False,
-            },
-        ],
-        "near": document["near"],
-        "leaked_test": [0, 1, 2],
-        "odd": [{"split": "train", "index": 3, "reason": "blank: every pixel is the same, around level 0 of 255"}],
-        "bad_files": bad_files,
-    }
-    assert [near["second"] for near in sorted(document["near"], key=lambda near: near["second"]["index"])] == [
-        {"split": "test", "index": 0},
-        {"split": "test", "index": 1},
-    ]
+    assert document["threshold"] == DEFAULT_THRESHOLD
+    assert document["leaked_test"] == found.leaked_test(DEFAULT_THRESHOLD)
+    assert document["bad_files"] == bad_files
+    for pairs, described in ((found.exact, document["exact"]), (found.near, document["near"])):
+        assert len(described) == len(pairs) > 0
+        for one, row in zip(pairs, described, strict=True):
+            assert (row["distance"], row["same_label"]) == (one.distance, one.same_label)
+            assert (row["first"]["split"], row["first"]["index"]) == (one.first.split, one.first.index)
+            assert (row["second"]["split"], row["second"]["index"]) == (one.second.split, one.second.index)
+    for odd, row in zip(found.odd, document["odd"], strict=True):
+        assert (row["split"], row["index"], row["reason"]) == (odd.split, odd.index, odd.reason)
+    # Made of arrays, its images have labels but no files.
+    first = document["exact"][0]["first"]
+    label = dataset.classes[dataset.splits[first["split"]].labels[first["index"]]]
+    assert (first["label"], first["file"]) == (label, None)
 
 
-def test_a_document_holds_the_near_pairs_within_its_threshold():
+def test_a_document_names_the_files_of_an_import(tmp_path):
+    files = {f"{label}/{number}.png": png(number, 16, 16) for number, label in enumerate("aabbab")}
+    files["b/twin.png"] = files["a/0.png"]
+    dataset = import_pictures("pets", write(tmp_path / "pets", files), test_share=0)
+    (twins,) = as_document(dataset, result(dataset), DEFAULT_THRESHOLD, [])["exact"]
+    assert (twins["first"]["file"], twins["first"]["label"]) == ("a/0.png", "a")
+    assert (twins["second"]["file"], twins["second"]["label"]) == ("b/twin.png", "b")
+    assert not twins["same_label"]
+
+
+def test_a_document_holds_the_near_pairs_within_its_threshold(checked):
     near = (pair(("train", 0), ("test", 0), 2), pair(("train", 1), ("test", 1), 5))
-    document = as_document(Inspection((), near, ()), 4, [])
+    document = as_document(checked[0], Inspection((), near, ()), 4, [])
     assert [found["distance"] for found in document["near"]] == [2]
     assert document["leaked_test"] == [0]

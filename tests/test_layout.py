@@ -15,6 +15,7 @@ SPLIT_PETS = pngs(
     for label in ("cats", "dogs")
     for number in range(2)
 )
+MORE = {"more.png": png(10), "more 2.png": png(11)}
 IMAGES = pngs(f"images/{number}.png" for number in range(4))
 TABLE = (
     "file,label,split\nimages/0.png,cat,train\nimages/1.png,dog,train\nimages/2.png,cat,val\nimages/3.png,dog,test\n"
@@ -165,13 +166,45 @@ def test_a_picture_in_no_class_folder_is_bad_and_other_files_are_counted(tmp_pat
     assert set(found) == set(PETS)
     assert problems_of(path, test_share=0) == {"loose.png": "It is in no class folder. Move it into one."}
     assert any("1 bad file already" in sentence for sentence in plan.in_words())
-    assert "left out: 2 other files outside the class folders or the manifest" in plan.notes
+    assert "left out: 2 other files, no pictures or in no class folder or manifest" in plan.notes
 
 
 def test_files_of_another_kind_in_a_class_are_taken_for_pictures(tmp_path):
     # They are told one by one when they are not: a picture may have any name.
     _, found = understand(write(tmp_path, PETS | {"cats/whiskers": png(7)}), test_share=0)
     assert found["cats/whiskers"] == ("train", "cats")
+
+
+@KINDS
+def test_annotations_beside_the_pictures_of_a_class_are_left_out(tmp_path, kind):
+    notes = {name.replace("png", ending): b"note" for name in PETS for ending in ("xml", "TXT")}
+    notes |= {f"annotations/{number}.xml": b"note" for number in range(2)}
+    plan, found = understand(put(kind, tmp_path, PETS | notes), test_share=0.5)
+    assert set(found) == set(PETS)
+    assert plan.problems == 0
+    assert any(note.startswith("left out: 14 other files") for note in plan.notes)
+
+
+def test_a_text_with_the_suffix_of_a_picture_or_an_unknown_one_is_tried(tmp_path):
+    _, found = understand(write(tmp_path, PETS | {"cats/a.png": b"text", "cats/b.what": b"text"}), test_share=0)
+    assert found["cats/a.png"] == found["cats/b.what"] == ("train", "cats")
+
+
+def test_a_folder_that_cannot_be_entered_is_a_bad_file(tmp_path, monkeypatch):
+    # A link to outside of what may be imported; root may read all other folders.
+    pets, outside = write(tmp_path / "pets", PETS), write(tmp_path / "outside", pngs(["1.png"]))
+    for name in ("eels", "cats/more"):
+        (pets / name).symlink_to(outside)
+    monkeypatch.setenv("LOUPE_IMPORT_ROOTS", str(pets))
+    plan, found = understand(pets, test_share=0)
+    assert set(found) == set(PETS)
+    assert plan.classes == ("cats", "dogs")
+    reason = "It is a link to outside the folders that may be imported from."
+    assert problems_of(pets, test_share=0) == {"eels": reason, "cats/more": reason}
+    alone = tmp_path / "pets" / "alone"
+    alone.mkdir()
+    (alone / "eels").symlink_to(outside)
+    assert refusal_of(alone) == f"There are no images in {alone} that may be read. eels: {reason}"
 
 
 def test_files_without_suffixes_may_be_the_pictures(tmp_path):
@@ -281,7 +314,7 @@ def problems_of(path: Path, **settings) -> dict[str, str]:
 def test_lines_of_a_manifest_that_name_no_file_of_it_are_bad(tmp_path, kind):
     table = (
         TABLE
-        + "images/9.png,cat,train\n../outside.png,dog,test\n/etc/passwd,dog,train\nimages/0.png,dog,test\n"
+        + "images/9.png,cat,train\n../outside.png,dog,test\n/etc/passwd,dog,train\n"
         + "images/a\0b.png,cat,train\n"
     )
     path = put(kind, tmp_path, IMAGES | {"list.csv": table.encode()})
@@ -291,9 +324,53 @@ def test_lines_of_a_manifest_that_name_no_file_of_it_are_bad(tmp_path, kind):
     assert problems["images/9.png"] == "The manifest names it, but it is not there. Check its name."
     assert problems["../outside.png"] == "It lies outside the manifest's folder. Copy it there."
     assert problems["/etc/passwd"] == "It lies outside the manifest's folder. Copy it there."
-    assert problems["images/0.png"] == "The manifest names it a second time. Remove one of the lines."
     assert problems["images/a\0b.png"] == "Its name in the manifest holds a zero byte. Write the manifest anew."
-    assert len(problems) == 5
+    assert len(problems) == 4
+
+
+@KINDS
+def test_a_file_that_a_manifest_names_twice_is_kept_once_or_left_out_where_it_is_not_sure(tmp_path, kind):
+    table = TABLE + "images/0.png,cat,train\nimages/1.png,cat,train\nimages/2.png,cat,test\nimages/3.png,eel,val\n"
+    table += "more.png,dog,train\nmore.png,dog,train\n"
+    path = put(kind, tmp_path, IMAGES | {"list.csv": (table + "more 2.png,dog,test\n").encode()} | MORE)
+    for named in (path, path / "list.csv") if kind == "folder" else (path,):
+        plan, found = understand(named)
+        assert set(found) == {"images/0.png", "more.png", "more 2.png"}
+        assert plan.counts == {"train": [1, 1], "test": [0, 1]}
+        assert problems_of(named) == {
+            "images/1.png": "The manifest names it as cat and as dog.",
+            "images/2.png": "The manifest names it in test and in val.",
+            "images/3.png": "The manifest names it as dog and as eel.",
+        }
+        assert not any("left out" in note for note in plan.notes)
+
+
+@LEVELS
+@KINDS
+def test_a_manifest_of_which_no_file_is_there_is_told_with_the_first(tmp_path, kind, level):
+    table = b"file,label\npictures/0.png,cat\npictures/1.png,dog\n"
+    path = put(kind, tmp_path, under(level, IMAGES | {"list.csv": table}))
+    for named in (path, path / f"{level}list.csv") if kind == "folder" else (path,):
+        name = "list.csv" if named != path else f"{level}list.csv"
+        assert refusal_of(named) == (
+            f"The manifest {name} names 2 files, and none of them is there (the first: pictures/0.png). "
+            "Files are named from the manifest's folder."
+        )
+
+
+def test_a_manifest_may_name_a_folder_in_vain(tmp_path):
+    table = "file,label\nimages,cat\n" + "".join(f"images/{number}.png,{'ab'[number % 2]}\n" for number in range(4))
+    write(tmp_path, IMAGES | {"list.csv": table.encode()})
+    dataset = import_pictures("pets", tmp_path / "list.csv", test_share=0)
+    assert dataset.bad_file_count == 1
+
+
+@pytest.mark.parametrize("mark", [codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE])
+def test_a_manifest_may_be_written_in_utf_16(tmp_path, mark):
+    encoding = "utf-16-le" if mark == codecs.BOM_UTF16_LE else "utf-16-be"
+    write(tmp_path, IMAGES | {"list.csv": mark + TABLE.replace("cat", "Kätzchen").encode(encoding)})
+    for path in (tmp_path, tmp_path / "list.csv"):
+        assert understand(path)[1]["images/0.png"] == ("train", "Kätzchen")
 
 
 def test_a_table_of_other_columns_is_no_manifest(tmp_path):
@@ -335,7 +412,8 @@ def pipe(path: Path) -> Path:
         (no_file, "There is no "),
         (empty, "There are no images in {path}: it is empty. Expected is a folder for each class"),
         (made_of({"notes/a.txt": b"text"}), "There are no class folders with images in {path}."),
-        (made_of({"list.csv": b"file,label\na.png,a"}), "There are no images in {path}, which has 1 file of other"),
+        (made_of({"list.csv": b"file,label\n"}), "There are no images in {path}, which has 1 file of other"),
+        (made_of({"list.csv": b"file,label\na.png,a"}), "names 1 file, and it is not there (the first: a.png)."),
         (made_of(pngs(["1.png", "2.png"])), "There are no class folders with images in {path}."),
         (made_of(pngs(["cats/1.png", "cats/2.png"])), "There is one class only, cats, in {path}"),
         (made_of(pngs(["train/1.png", "test/2.png"])), "train and test, but no class folders with images in train."),
@@ -351,6 +429,7 @@ def pipe(path: Path) -> Path:
         "empty",
         "no pictures",
         "no images",
+        "no image of a manifest",
         "no classes",
         "one class",
         "no classes in splits",
@@ -370,8 +449,8 @@ def test_an_archive_without_classes_is_refused(tmp_path, files):
 
 
 def test_a_file_that_is_no_archive_is_refused(tmp_path):
-    write(tmp_path, {"picture.png": png()})
-    assert refusal_of(tmp_path / "picture.png").startswith("picture.png is not a zip archive")
+    write(tmp_path, {"pictures.list": png()})
+    assert refusal_of(tmp_path / "pictures.list").startswith("pictures.list is not a zip archive")
 
 
 @pytest.mark.parametrize(
@@ -379,6 +458,8 @@ def test_a_file_that_is_no_archive_is_refused(tmp_path):
     [
         (b"", "The first line of the manifest list.csv is '', but must name the columns file,label"),
         (b"name,class\n1.png,a\n", "is 'name,class', but must name the columns file,label or file,label,split."),
+        (b"cat" * 100, f"list.csv is '{('cat' * 27)[:80]}...', but must name"),
+        (b"\x89\xab\0\xff" * 100, "The manifest list.csv is not text in UTF-8. Save it as CSV in UTF-8."),
         (b"file,label\nimages/0.png,a\n\nimages/1.png,\n", "Line 4 of the manifest list.csv has no label."),
         (b"file,label\nimages/0.png\n", "Line 2 of the manifest list.csv has no label."),
         (b"file,label\nimages/0.png,a\n ,b\n", "Line 3 of the manifest list.csv has no file."),

@@ -1,4 +1,5 @@
 import os
+import subprocess
 import zipfile
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def test_files_are_listed_with_their_sizes_and_read(tmp_path, kind):
     assert isinstance(source, kind)
     listed = list(source.files())
     assert {file.name: file.size for file in listed} == {name: len(content) for name, content in FILES.items()}
-    for name, _, place in listed:
+    for name, _, place, _ in listed:
         assert source.read(place) == FILES[name]
         with source.open(place) as opened, source.start(place) as started:
             assert opened.read() == FILES[name]
@@ -88,6 +89,42 @@ def test_links_are_followed_but_not_in_circles(tmp_path):
     assert names(open_source(folder)) == ["cats/1.png", "dogs/2.png"]
 
 
+def test_folders_that_all_link_to_each_other_are_listed_once_by_their_own_names(tmp_path):
+    folders = [tmp_path / str(number) for number in range(9)]
+    for folder in folders:
+        write(folder, {"1.png": b""})
+    for folder in folders:
+        for other in folders:
+            if other != folder:
+                (folder / f"to {other.name}").symlink_to(other)
+    assert names(open_source(tmp_path)) == [f"{folder.name}/1.png" for folder in folders]
+
+
+def test_folders_nested_deeper_than_a_path_can_name_are_one_bad_file(tmp_path):
+    here = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(1100):
+        os.mkdir("abcd", dir_fd=here)
+        below = os.open("abcd", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+    write(tmp_path, {"abcd/1.png": b""})
+    *others, deepest = sorted(open_source(tmp_path).files(), key=lambda file: len(file.name))
+    # Python, and with it pytest, cannot delete what is nested so deeply.
+    subprocess.run(["rm", "-rf", str(tmp_path / "abcd")], check=True)
+    assert others == [File("abcd/1.png", 0, b"abcd/1.png")]
+    assert deepest.problem == "The folder cannot be read (File name too long)."
+    assert deepest.name.count("/") > 500
+
+
+def test_a_folder_read_as_a_file_is_a_bad_file_and_nothing_stays_open(tmp_path):
+    (tmp_path / "cats").mkdir()
+    before = os.listdir("/proc/self/fd")  # noqa: PTH208
+    for read in (Folder(tmp_path).read, Folder(tmp_path).open):
+        assert refusal(read, b"cats").startswith("This is not a regular file.")
+    assert os.listdir("/proc/self/fd") == before  # noqa: PTH208
+
+
 def test_a_link_to_nothing_or_to_itself_is_a_bad_file(tmp_path):
     (tmp_path / "nothing.png").symlink_to(tmp_path / "missing.png")
     (tmp_path / "self.png").symlink_to(tmp_path / "self.png")
@@ -120,11 +157,21 @@ def test_a_file_that_may_not_be_read_is_a_bad_file(tmp_path):
 @as_a_user
 def test_a_folder_or_an_archive_that_may_not_be_read_is_refused(tmp_path):
     folder, archive = write(tmp_path / "pets", FILES), pack(tmp_path / "pets.zip", FILES)
-    (folder / "cats").chmod(0)
+    folder.chmod(0)
     archive.chmod(0)
     assert "cannot be read (Permission denied)" in refusal(names, open_source(folder))
     assert "cannot be opened (Permission denied)" in refusal(open_source, archive)
+    folder.chmod(0o700)
+
+
+@as_a_user
+def test_a_folder_in_another_that_may_not_be_read_is_one_bad_file(tmp_path):
+    folder = write(tmp_path, FILES)
+    (folder / "cats").chmod(0)
+    unread, other = sorted(open_source(folder).files())
     (folder / "cats").chmod(0o700)
+    assert unread == File("cats", 0, b"cats", "The folder cannot be read (Permission denied).")
+    assert other.name == "dogs/3.png"
 
 
 def test_bad_files_of_an_archive_are_told_and_the_others_are_read(tmp_path):
@@ -196,6 +243,22 @@ def test_what_cannot_be_named_is_told(tmp_path):
     assert "cannot be opened (Too many levels of symbolic links)" in refusal(find, str(tmp_path / "self"))
 
 
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("1.JPG", "is a picture: name the folder that it is in."),
+        ("pets.tar", "is not a zip: unpack it first, or pack it as a zip."),
+        ("pets.tar.gz", "is not a zip: unpack it first, or pack it as a zip."),
+        ("pets.rar", "is not a zip: unpack it first, or pack it as a zip."),
+    ],
+)
+def test_a_picture_or_another_archive_is_told_from_a_damaged_zip(tmp_path, name, reason):
+    write(tmp_path, {name: b"content"})
+    assert refusal(find, str(tmp_path / name)) == f"{tmp_path / name} {reason}"
+    assert refusal(open_source, tmp_path / name) == f"{tmp_path / name} {reason}"
+    assert find(str(write(tmp_path / "folders" / name, FILES))).is_dir()
+
+
 # Imports that are confined to some folders
 
 
@@ -234,8 +297,10 @@ def test_a_file_that_a_link_leads_outside_to_is_a_bad_file(confined):
     (confined / "pets" / "cats" / "link.png").symlink_to(confined.parent / "outside" / "cats" / "1.png")
     (confined / "pets" / "eels").symlink_to(confined.parent / "outside" / "cats")
     (confined / "pets" / "self.png").symlink_to(confined / "pets" / "self.png")
-    for name in ("cats/link.png", "eels/1.png"):
-        assert "is outside the folders that may be imported from" in reason_for(confined / "pets", name)
+    for name in ("cats/link.png", "eels"):
+        reason = "It is a link to outside the folders that may be imported from."
+        assert reason_for(confined / "pets", name) == reason
+    assert names(Folder(confined / "pets")) == ["cats/1.png", "cats/link.png", "dogs/2.png", "eels", "self.png"]
     assert "Too many levels of symbolic links" in reason_for(confined / "pets", "self.png")
     assert Folder(confined / "pets").read(b"cats/1.png") == png(0)
 

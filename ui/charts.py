@@ -28,6 +28,9 @@ CATEGORIES = {
     ),
 }
 # fmt: on
+# Axis labels of classes: longer ones are cut, more than these are left out, and few short ones lie flat.
+MAX_LABEL, MAX_LABELS = 14, 60
+FLAT_LABEL, FLAT_LABELS = 6, 12
 CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"]}
 
 
@@ -99,10 +102,31 @@ def curves(history: History, metric: str) -> go.Figure:
 def class_counts(classes: Sequence[str], counts: dict[str, list[int]], what: str = "images") -> go.Figure:
     """Draw the images, or what else is counted, of each class by split."""
     figure = go.Figure()
+    # The pointer is shown the axis label too: it need not read a name twice that is whole there.
+    whole_name = "%{customdata}: " if any(len(name) > MAX_LABEL for name in classes) else ""
     for split, numbers in counts.items():
-        figure.add_bar(x=_names(classes), y=numbers, name=split, hovertemplate="%{y:,} " + what)
-    figure.update_layout(barmode="group").update_xaxes(type="category").update_yaxes(tickformat=",")
-    return _style(figure, height=280, x="class", y=what, legend=True)
+        figure.add_bar(
+            x=_names(classes),
+            y=numbers,
+            name=split,
+            customdata=_names(classes),
+            hovertemplate=whole_name + "%{y:,} " + what,
+        )
+    figure.update_layout(barmode="group").update_yaxes(tickformat=",")
+    return _label_classes(_style(figure, height=280, x="class", y=what, legend=True), classes)
+
+
+def _label_classes(figure: go.Figure, classes: Sequence[str]) -> go.Figure:
+    """Label the x axis with names of classes so that they leave room for the bars; the pointer shows them whole."""
+    long = [name for name in classes if len(name) > MAX_LABEL]
+    if len(classes) > FLAT_LABELS or max(map(len, classes), default=0) > FLAT_LABEL:
+        figure.update_layout(xaxis_title="")  # it would be printed across labels that are turned
+    return figure.update_xaxes(
+        type="category",
+        showticklabels=len(classes) <= MAX_LABELS,
+        # Plotly leaves some of these out where it is narrow, as it does not of ticks that are listed.
+        labelalias=dict(zip(_names(long), _names([name[: MAX_LABEL - 1] + "…" for name in long]), strict=True)),
+    )
 
 
 def _names(names: Sequence[str]) -> list[str]:
@@ -126,17 +150,17 @@ def recall_bars(per_class: list[dict]) -> go.Figure:
                 "thickness": 1.2,
                 "color": PAPER if is_dark() else INK,
             },
-            customdata=[row["support"] for row in per_class],
+            customdata=[[*_names([row["class"]]), row["support"]] for row in per_class],
             text=[f"{recall:.1%}" for recall in recalls],
             textposition="inside",
             insidetextanchor="start",
             insidetextfont={"color": INK if is_dark() else PAPER},
-            hovertemplate="%{x}: %{y:.2f}% of %{customdata:,}<extra></extra>",
+            hovertemplate="%{customdata[0]}: %{y:.2f}% of %{customdata[1]:,}<extra></extra>",
             marker_color=_colours()[0],
         )
     )
-    figure.update_yaxes(range=[0, 105]).update_xaxes(type="category")
-    return _style(figure, height=300, x="class", y="right (%)")
+    figure.update_yaxes(range=[0, 105])
+    return _label_classes(_style(figure, height=300, x="class", y="right (%)"), [row["class"] for row in per_class])
 
 
 def probability_bars(probabilities: list[dict], true: str | None = None) -> go.Figure:

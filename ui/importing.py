@@ -1,8 +1,10 @@
 """Importing a person's own pictures: the form, what was understood, and the import as it goes."""
 
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import unquote
 
 import streamlit as st
 
@@ -23,8 +25,8 @@ from engine.ingest import (
     LOWEST_SIDE,
     Plan,
     Request,
-    check_request,
     plan_import,
+    require_free_name,
 )
 from engine.pictures import FITS
 from ui.state import go, link
@@ -44,6 +46,7 @@ def show_import(asked: str) -> None:
     if asked != NEW and asked in (*imports, *prepared_names()):
         _watch(asked)
         return
+    st.query_params["import"] = NEW  # an import that was cancelled is not there any more
     for name in imports:
         link("explore", f"An import of {plain(name)} is here too", **{"import": name})
     _form()
@@ -67,9 +70,11 @@ def _form() -> None:
     if where == "Upload a zip":
         path = _upload()
     else:
-        path = st.text_input(
-            "Folder, zip or CSV", key="import-path", placeholder="/home/me/pictures", help="A path on this machine."
-        ).strip()
+        path = _as_path(
+            st.text_input(
+                "Folder, zip or CSV", key="import-path", placeholder="/home/me/pictures", help="A path on this machine."
+            )
+        )
     columns = st.columns(2)
     name = (
         columns[0]
@@ -82,22 +87,28 @@ def _form() -> None:
         )
         .strip()
     )
-    test = (
-        columns[1]
-        .text_input(
+    can_be_named = bool(name)
+    try:
+        if name:
+            require_free_name(name)
+    except LoupeError as error:
+        can_be_named = False
+        with columns[0]:
+            show_problem(error)
+    test = _as_path(
+        columns[1].text_input(
             "Test images, if they are elsewhere",
             key="import-test",
             placeholder="none",
             help="A folder or a zip on this machine.",
         )
-        .strip()
     )
     with st.expander("Size and splits"):
         request = _settings(name, path, test or None)
     if not path or not name:
         st.caption("Name a folder, zip or CSV to see what is in it. Nothing is written before you say so.")
         return
-    _plan(request)
+    _plan(request, can_be_named)
 
 
 def _settings(name: str, path: str, test: str | None) -> Request:
@@ -154,14 +165,33 @@ def _upload() -> str:
     return st.rerun()
 
 
+def _as_path(typed: str) -> str:
+    """Make a path of what was typed or pasted: file managers and shells give quotes around it, or a file URL."""
+    path = typed.strip()
+    if len(path) > 1 and path[0] == path[-1] and path[0] in "\"'":
+        path = path[1:-1].strip()
+    url = re.fullmatch(r"file://(?:localhost)?(/.*)", path, re.IGNORECASE | re.DOTALL)
+    return unquote(url[1]) if url else path
+
+
 def _suggested_name(path: str) -> str:
+    """Make a name of a path's last part; a number is added to one that is taken."""
     stem = Path(path).stem if path else ""
     name = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in stem.lower())
-    return name.strip("-_.")[:64]
+    name = name.strip("-_.")[:64]
+    imports = list_imports()
+    for free in (name, *(f"{name[:60]}-{number}" for number in range(2, 100))) if name else ():
+        try:
+            require_free_name(free)
+        except LoupeError:
+            continue
+        if free not in imports:
+            return free
+    return name
 
 
-def _plan(request: Request) -> None:
-    """Say what was understood, and offer to import it."""
+def _plan(request: Request, can_be_named: bool) -> None:
+    """Say what was understood, and where the name can be given, offer to import it."""
     place = st.empty()
     try:
         plan = st.session_state.get("import-plan")
@@ -174,12 +204,7 @@ def _plan(request: Request) -> None:
         return
     place.empty()
     _show_plan(plan[1])
-    try:
-        check_request(request)
-    except LoupeError as error:  # of the name, most often
-        show_problem(error)
-        return
-    if st.button("Import", type="primary", icon=":material/download:"):
+    if can_be_named and st.button("Import", type="primary", icon=":material/download:"):
         try:
             start_import(request)
         except LoupeError as error:
@@ -204,18 +229,19 @@ def _make_plan(request: Request, place) -> Plan:
 def _show_plan(plan: Plan) -> None:
     with st.container(border=True):
         st.markdown(f"**Understood as** {plain(plan.layout)}.")
+        images = ", ".join(f"{count:,} {SPLIT_NAMES[split]}" for split, count in plan.images.items())
+        st.markdown(f"**{images} images** of {len(plan.classes):,} classes.")
         rows = [
             {"Class": name}
             | {SPLIT_NAMES[split].capitalize(): numbers[label] for split, numbers in plan.counts.items()}
             for label, name in enumerate(plan.classes)
         ]
-        total = {"Class": "all"} | {SPLIT_NAMES[split].capitalize(): count for split, count in plan.images.items()}
         number = st.column_config.NumberColumn(format="localized")
         st.dataframe(
-            [*rows, total],
+            rows,
             hide_index=True,
-            height=min(36 * (len(rows) + 2), 320),
-            column_config={column: number for column in total if column != "Class"},
+            height=min(36 * (len(rows) + 1), 320),
+            column_config={SPLIT_NAMES[split].capitalize(): number for split in plan.counts},
             placeholder="",
         )
         st.markdown("\n".join(f"- {plain(sentence)}" for sentence in plan.in_words()))

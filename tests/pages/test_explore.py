@@ -21,6 +21,7 @@ from screen import (
     open_page,
     pick,
     show,
+    shown,
     table,
     tiles,
     title,
@@ -166,10 +167,20 @@ def test_class_names_never_become_markup(save: Save) -> None:
         assert "**No training images** of :red[y] and [z](https://outside.example):" in words(app)
 
 
-def test_an_unknown_dataset_is_passed_over() -> None:
-    app = open_page("explore", dataset="nope")
+@pytest.mark.parametrize("name", ["nope", "*x*", "../../etc", "x" * 5000])
+def test_an_unknown_dataset_is_told_and_another_shown(digits: Dataset, name: str) -> None:
+    app = open_page("explore", dataset=name)
     assert title(app) == "Digits"
     assert app.query_params == {"dataset": "digits"}
+    (info,) = app.info
+    cut = name if len(name) <= 200 else name[:200] + "..."
+    assert shown(info.value) == f"There is no dataset {cut} here. Shown is Digits."
+    assert not show(app).info
+
+
+@pytest.mark.parametrize("choices", [{}, {"dataset": ""}, {"dataset": "digits"}])
+def test_where_no_unknown_dataset_is_asked_for_nothing_is_told(digits: Dataset, choices: dict[str, str]) -> None:
+    assert not open_page("explore", **choices).info
 
 
 def test_it_leads_to_a_training_on_the_dataset(digits: Dataset) -> None:
@@ -225,6 +236,37 @@ def test_class_counts_are_those_of_scikit_learn(digits: Dataset) -> None:
     assert (sum(bars["train"]), sum(bars["test"])) == (1437, 360)
     ratio = max(bars["train"]) / min(bars["train"])
     assert f"has {ratio:.2f} times the training images of class" in words(app)
+
+
+def labels_of_classes(app) -> tuple[str, bool, dict[str, str]]:
+    """Return the title of the axis, whether it has labels, and those that are not the names themselves."""
+    axis = figure(app, "counts")["layout"]["xaxis"]
+    return axis["title"].get("text", ""), axis["showticklabels"], axis.get("labelalias", {})
+
+
+def test_few_short_names_of_classes_are_written_whole(digits: Dataset) -> None:
+    assert labels_of_classes(open_page("explore", dataset="digits")) == ("class", True, {})
+
+
+def test_long_names_of_classes_are_cut_and_keep_bars_of_their_own(save: Save) -> None:
+    names = ("a", "<b> of the longest name", "<b> of the longest game")
+    save(classes=names, train=[0, 1, 1, 2, 2, 2])
+    app = explore("own", SHAPE)
+    cut = "&lt;b&gt; of the lo…"
+    aliases = {name.replace("<b>", "&lt;b&gt;"): cut for name in names[1:]}
+    assert labels_of_classes(app) == ("", True, aliases)
+    (bars,) = figure(app, "counts")["data"]
+    assert dict(zip(bars["x"], bars["y"], strict=True)) == dict(zip(("a", *aliases), (1, 2, 3), strict=True))
+    assert bars["customdata"] == bars["x"]
+    assert bars["hovertemplate"] == "%{customdata}: %{y:,} images"
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"), [(12, ("class", True, {})), (60, ("", True, {})), (61, ("", False, {}))]
+)
+def test_many_classes_have_no_axis_title_and_more_have_no_labels(save: Save, count: int, expected) -> None:
+    save(classes=tuple(str(label) for label in range(count)), train=range(count))
+    assert labels_of_classes(explore("own", SHAPE)) == expected
 
 
 @pytest.mark.parametrize(
@@ -588,6 +630,7 @@ def test_a_single_leak_is_told_in_the_singular(save: Save) -> None:
     save(images={"train": train, "test": test}, train=np.arange(9) % 3, test=np.arange(9) % 3)
     said = words(explore("own", COPIES))
     assert "**1 of 9 test images has a twin in train** (11.11%)." in said
+    assert "they can make a test accuracy look better than it is, by up to that share." in said
     assert "1 exact copy (the same pixels)" in said
 
 

@@ -28,6 +28,9 @@ def pictures(tmp_path: Path) -> Path:
     return write(tmp_path / "Holiday 2024", files | {"*x*/bad.png": b"no picture"})
 
 
+GoingOn = Callable[..., AbstractContextManager[Path]]
+
+
 def form(path: Path | str = "", **others: str):
     """Open the form, and type a path, and maybe more, into it."""
     app = open_page("explore", **{"import": "-"})
@@ -87,13 +90,16 @@ def test_what_was_understood_is_shown_before_anything_is_written(pictures: Path,
     assert not errors(app)
     assert f"{UNDERSTOOD} a folder for each class." in said
     counts = table(app)
-    assert counts.Class.tolist() == ["*x*", "<b>", "all"]
-    assert counts.Training.tolist() == [5, 4, 9]
-    assert counts.Test.tolist() == [1, 1, 2]
+    assert "**9 training, 2 test images** of 2 classes." in said
+    assert counts.Class.tolist() == ["*x*", "<b>"]
+    assert counts.Training.tolist() == [5, 4]
+    assert counts.Test.tolist() == [1, 1]
     needed = in_bytes(11 * (16 * 16 * 3 + 200))
     assert f"This takes {needed} of the " in said
     assert "All images are 16 x 16 pixels, colour." in said
-    assert "20% of each class is held back for testing, drawn with seed 0." in said
+    assert (
+        "20% of each class, at least one image where it has two, is held back for testing, drawn with seed 0." in said
+    )
     assert button(app, "Import")
     assert field(app, "name").value == "holiday-2024"
     assert nothing_is_written()
@@ -102,15 +108,32 @@ def test_what_was_understood_is_shown_before_anything_is_written(pictures: Path,
 def test_size_share_and_seed_change_what_is_understood(pictures: Path) -> None:
     app = form(pictures, size=32, share=0.4, seed=7, fit="pad")
     assert "They are brought to 32 x 32 pixels." in words(app)
-    assert "40% of each class is held back for testing, drawn with seed 7." in words(app)
-    assert table(app).Test.tolist() == [2, 2, 4]
+    assert (
+        "40% of each class, at least one image where it has two, is held back for testing, drawn with seed 7."
+        in words(app)
+    )
+    assert table(app).Test.tolist() == [2, 2]
 
 
 def test_test_images_may_be_elsewhere(pictures: Path, tmp_path: Path) -> None:
     other = write(tmp_path / "other", pngs(["*x*/9.png", "<b>/9.png", "<b>/8.png"], height=16, width=16))
     app = form(pictures, test=str(other))
-    assert table(app).Training.tolist() == [6, 5, 11]
-    assert table(app).Test.tolist() == [1, 2, 3]
+    assert table(app).Training.tolist() == [6, 5]
+    assert table(app).Test.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("written", ['"{}"', "'{}'", ' "{}" ', "file://{}", "file://localhost{}", "'FILE://{}'"])
+def test_a_path_that_was_pasted_is_understood(pictures: Path, written: str) -> None:
+    path = str(pictures).replace(" ", "%20") if "file" in written.lower() else str(pictures)
+    app = form(written.format(path), test=written.format(path))
+    assert not errors(app)
+    assert table(app).Training.tolist() == table(app).Test.tolist() == [6, 5]
+    assert field(app, "name").value == "holiday-2024"
+
+
+@pytest.mark.parametrize("path", ['"', "'/a\"", "/a%20b", "/a'", "file:/a", "file://elsewhere/a"])
+def test_what_only_looks_pasted_is_left_as_it_is(path: str) -> None:
+    assert path in assert_refused(form(path, name="pictures"))
 
 
 def test_another_name_does_not_have_the_files_read_again(pictures: Path) -> None:
@@ -156,6 +179,21 @@ def test_a_name_that_is_taken_is_refused(pictures: Path, name: str) -> None:
     error = assert_not_offered(app)
     assert UNDERSTOOD in words(app)  # the plan does not wait for a name
     assert error == f"The name {name} is already taken by another dataset. Choose another name."
+
+
+def test_a_name_is_checked_before_there_is_a_path() -> None:
+    assert "already taken" in assert_not_offered(form(name="digits"))
+
+
+def test_the_name_that_is_suggested_is_free(tmp_path: Path, make_colours, going_on: GoingOn) -> None:
+    path = write(tmp_path / "pets", pngs([f"{label}/{number}.png" for label in "ab" for number in range(3)]))
+    make_colours("pets")
+    app = form(path)
+    assert field(app, "name").value == "pets-2"
+    assert button(app, "Import")
+    assert not errors(app)
+    with going_on("pets-2"):
+        assert field(form(path), "name").value == "pets-3"
 
 
 @pytest.mark.parametrize("name", ["a/b", "..", "a b", "-x"])
@@ -236,7 +274,7 @@ def test_an_import_ends_at_its_dataset(pictures: Path) -> None:
     # The form is empty again, and its name is taken.
     click(app, "Import your own images")
     assert not app.main.dataframe
-    assert "is already taken" in errors(form(pictures))[0]
+    assert "is already taken" in errors(form(pictures, name="holiday-2024"))[0]
 
 
 def test_an_import_that_is_cancelled_leaves_nothing(tmp_path: Path) -> None:
@@ -246,12 +284,10 @@ def test_an_import_that_is_cancelled_leaves_nothing(tmp_path: Path) -> None:
     wait_until(lambda: find_import("pets") is None)
     show(app)
     assert title(app) == "Import your own images"
+    assert app.query_params["import"] == "-"
     assert button(app, "Import")  # of what is named in it still
     assert not (prepared_root() / "pets").exists()
     assert not [path for path in prepared_root().iterdir() if path.suffix != ".lock"]
-
-
-GoingOn = Callable[..., AbstractContextManager[Path]]
 
 
 @pytest.fixture

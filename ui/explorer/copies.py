@@ -82,7 +82,7 @@ def leaks_in_words(dataset: Dataset, inspection: Inspection, threshold: int) -> 
     have = "has" if leaked == 1 else "have"
     return (
         f"**{leaked:,} of {count:,} test images {have} a twin in train** ({leaked / count:.2%}). A model has seen "
-        "these before: they make every test accuracy look better than it is, by up to that share."
+        "these before: they can make a test accuracy look better than it is, by up to that share."
     )
 
 
