@@ -24,11 +24,13 @@ from engine.ingest import (
     HIGHEST_SIDE,
     LOWEST_SIDE,
     Plan,
+    Progress,
     Request,
     plan_import,
     require_free_name,
 )
 from engine.pictures import FITS
+from engine.steps import result_of
 from ui.state import go, link
 from ui.tables import SPLIT_NAMES
 from ui.wording import plain, show_problem
@@ -216,14 +218,11 @@ def _plan(request: Request, can_be_named: bool) -> None:
 
 
 def _make_plan(request: Request, place) -> Plan:
-    planning = plan_import(request)
-    while True:
-        try:
-            progress = next(planning)
-        except StopIteration as ended:
-            return ended.value
+    def tell(progress: Progress) -> None:
         share = progress.done / progress.total if progress.total else 0.0
         place.progress(share, text=progress.in_words())
+
+    return result_of(plan_import(request), tell)
 
 
 def _show_plan(plan: Plan) -> None:

@@ -6,8 +6,19 @@ import numpy as np
 import streamlit as st
 
 from engine.dataset import Dataset
-from engine.inspection import DEFAULT_THRESHOLD, MAX_DISTANCE, Inspection, Odd, Pair, Place, inspect, load_inspection
+from engine.inspection import (
+    DEFAULT_THRESHOLD,
+    MAX_DISTANCE,
+    Inspection,
+    Odd,
+    Pair,
+    Place,
+    Progress,
+    inspect,
+    load_inspection,
+)
 from engine.origins import open_origins, original_sizes
+from engine.steps import result_of
 from engine.words import counted
 from ui.contact_sheet import Tile, contact_sheet, enlarged
 from ui.explorer.look import show_large
@@ -31,15 +42,14 @@ def _inspection(name: str, fingerprint: str, _dataset: Dataset) -> Inspection:
     if found is not None:
         return found
     bar = st.progress(0.0, text="Looking for copies and odd images, once")
-    steps = inspect(_dataset, original_sizes(_dataset))
-    while True:
-        try:
-            progress = next(steps)
-        except StopIteration as ended:
-            bar.empty()
-            return ended.value
+
+    def tell(progress: Progress) -> None:
         share = progress.done / progress.total if progress.total else 0.0
         bar.progress(min(share, 1.0), text=f"{progress.stage}: {progress.done:,} of {progress.total:,}")
+
+    found = result_of(inspect(_dataset, original_sizes(_dataset)), tell)
+    bar.empty()
+    return found
 
 
 def show_copies(dataset: Dataset) -> None:
