@@ -175,10 +175,10 @@ def train(args: argparse.Namespace) -> tuple[object, str, int]:
 
 
 def resume(args: argparse.Namespace) -> tuple[object, str, int]:
-    """Go on with a run that was stopped or that died, from its last checkpoint."""
+    """Go on with a run that was stopped or that died, or train a finished one for more epochs."""
     run = runs.open_run(args.run)
-    runs.resume(run)
-    return _follow(run)
+    runs.resume(run, args.epochs)
+    return _follow(Run(run.path))
 
 
 def _follow(run: Run) -> tuple[object, str, int]:
@@ -222,7 +222,7 @@ def _progress_line(now: Record | str | None, history: History) -> str:
             held = f", {now.val_count:,} validation" if now.val_count else ""
             return (
                 f"{now.train_count:,} training{held} and {now.test_count:,} test images; "
-                f"{now.parameters:,} parameters; {now.device}, {now.threads} threads, {now.precision}"
+                f"{now.parameters:,} parameters; {now.device}, {counted(now.threads, 'thread')}, {now.precision}"
             )
         case Step():
             left = history.seconds_left() or 0
@@ -324,10 +324,11 @@ def predict(args: argparse.Namespace) -> tuple[object, str, int]:
     from engine.pictures import open_picture
 
     classifier = load_classifier(run)
+    channels = classifier.preprocessing.image_shape[2]
     rows: list[dict] = []
     for file in args.paths:
         try:
-            probabilities, _ = classifier.classify(open_picture(Path(file), classifier.preprocessing.channels))
+            probabilities, _ = classifier.classify(open_picture(Path(file), channels))
         except LoupeError as error:
             rows.append({"file": file, "error": str(error)})
             continue
@@ -401,7 +402,9 @@ def build_parser() -> argparse.ArgumentParser:
     training.add_argument(
         "--set", metavar="FIELD=VALUE", action="append", default=[], help="change a field of the recipe"
     )
-    command("resume", resume).add_argument("run", metavar="RUN", help="the id of a run")
+    resuming = command("resume", resume)
+    resuming.add_argument("run", metavar="RUN", help="the id of a run")
+    resuming.add_argument("--epochs", metavar="N", type=int, help="how many it is to have in all; more than it had")
     command("runs", list_runs)
     evaluating = command("evaluate", evaluate)
     evaluating.add_argument("run", metavar="RUN", help="the id of a run")

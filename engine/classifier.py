@@ -8,16 +8,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from engine.dataset import Dataset
 from engine.errors import LoupeError, reason_of
 from engine.inference import logits_in_batches
+from engine.machine import is_out_of_memory
 from engine.models import build_model
 from engine.paths import replacing, writing_to
 from engine.predictions import Predictions, save_predictions
-from engine.preprocessing import Preprocess, Preprocessing
+from engine.preprocessing import Preprocess, Preprocessing, build_preprocess
 from engine.recipes import Recipe
 from engine.records import Evaluating
 from engine.runs import Run
@@ -33,7 +34,7 @@ class Classifier:
     def __init__(self, model: nn.Module, preprocessing: Preprocessing):
         self.model = model.eval()
         self.preprocessing = preprocessing
-        self.preprocess = Preprocess(preprocessing).to(next(model.parameters()).device)
+        self.preprocess = build_preprocess(preprocessing).to(next(model.parameters()).device)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -60,6 +61,7 @@ class Classifier:
         (classes,), and what the model saw before scaling: uint8, of the model's size.
         """
         middle = self._middle(picture)[np.newaxis]
+        assert isinstance(self.preprocess, Preprocess)  # _middle has refused rows
         (probabilities,) = self.probabilities(middle)
         with torch.inference_mode():
             device = next(self.model.parameters()).device
@@ -67,8 +69,9 @@ class Classifier:
         return probabilities[0], seen[0].permute(1, 2, 0).cpu().numpy()
 
     def _middle(self, picture: np.ndarray) -> np.ndarray:
+        wanted_height, wanted_width, _ = self.preprocessing.image_shape
         height, width = picture.shape[:2]
-        shape = self.preprocessing.width / self.preprocessing.height
+        shape = wanted_width / wanted_height
         rows, columns = max(1, min(height, round(width / shape))), max(1, min(width, round(height * shape)))
         top, left = (height - rows) // 2, (width - columns) // 2
         # A copy: torch warns about arrays that it may not write to, as those of Pillow are.
@@ -79,7 +82,8 @@ def save_weights(path: Path, weights: Mapping[str, Tensor], model: str, preproce
     """Write weights, and what is needed to use them, as one safetensors file."""
     metadata = {"format": FORMAT, "model": model, "preprocessing": json.dumps(preprocessing.as_dict())}
     with writing_to(path.parent), replacing(path) as beside:
-        save_file({name: value.contiguous() for name, value in weights.items()}, beside, metadata)
+        # Not with save_file, which tells of a full disk in a way of its own.
+        beside.write_bytes(save({name: value.contiguous() for name, value in weights.items()}, metadata))
 
 
 def load_classifier(run: Run) -> Classifier:
@@ -103,10 +107,11 @@ def _load(path: Path, changed: int) -> Classifier:
                 raise ValueError(f"its format is {metadata.get('format')}, not {FORMAT}")
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         preprocessing = Preprocessing.from_dict(json.loads(metadata["preprocessing"]))
-        shape = (preprocessing.height, preprocessing.width, preprocessing.channels)
-        model = build_model(metadata["model"], shape, len(preprocessing.classes))
+        model = build_model(metadata["model"], preprocessing.shape, len(preprocessing.classes))
         model.load_state_dict(weights)
     except Exception as error:  # safetensors and torch raise whatever the damage leads to
+        if is_out_of_memory(error):
+            raise
         raise LoupeError(
             f"{path.name} of the run {path.parent.name} cannot be used: it is damaged, or not a file of weights "
             f"({reason_of(error)}). Nothing in it was run. Train the recipe again."

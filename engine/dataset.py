@@ -1,5 +1,6 @@
 """A dataset: images, labels, class names and splits, prepared once and then memory-mapped."""
 
+import errno
 import hashlib
 import json
 import shutil
@@ -54,6 +55,11 @@ class Dataset:
             )
         height, width, channels = self.splits["train"].images.shape[1:]
         return height, width, channels
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """Height, width and channels of every image, or the number of features of every row of a table."""
+        return self.splits["train"].images.shape[1:]
 
     def class_counts(self) -> dict[str, list[int]]:
         """Count the images of each class in each split."""
@@ -187,6 +193,8 @@ def _open(description: Path, changed: int) -> Dataset:
             bad_file_count=facts.get("bad_file_count", 0),
         )
     except Exception as error:  # NumPy raises whatever the damage leads to
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+            raise
         raise LoupeError(
             f"The prepared dataset {folder.name} is damaged ({reason_of(error)}). "
             f"Delete {folder}, then get or import it again."

@@ -1,17 +1,22 @@
-"""What this machine runs a training with: device, threads and number format. Imports torch only to resolve."""
+"""What this machine is and has: its device, cores, memory. Imports torch only where it is asked for that."""
 
+import errno
 import os
+import platform
+import resource
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 from engine.errors import LoupeError
 from engine.recipes import Recipe
 
 
 def resolve(recipe: Recipe) -> Recipe:
-    """Return the recipe with its automatic choices made, so that the run can be repeated as it was."""
+    """Return the recipe with its device chosen; ``engine.tuning`` chooses the rest."""
     import torch
 
     device = recipe.device
@@ -19,15 +24,17 @@ def resolve(recipe: Recipe) -> Recipe:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     elif device == "cuda" and not torch.cuda.is_available():
         raise LoupeError("device is 'cuda', but no GPU that torch can use was found. Set device to 'cpu' or 'auto'.")
-    precision = recipe.precision
-    if precision == "auto":
-        precision = "bfloat16" if has_bfloat16(device) else "float32"
-    return replace(recipe, device=device, precision=precision, threads=recipe.threads or cores())
+    return replace(recipe, device=device)
 
 
 def cores() -> int:
     """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def load_average() -> float:
+    """Return how many processes wanted each core over the last minute."""
+    return os.getloadavg()[0] / cores()
 
 
 def has_bfloat16(device: str) -> bool:
@@ -38,6 +45,46 @@ def has_bfloat16(device: str) -> bool:
         return torch.cuda.get_device_capability() >= (8, 0)
     features = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, feature, lambda: False)() for feature in features)
+
+
+def peak_memory(device: str) -> float:
+    """Return the most memory, in MB, that this process has had so far: on a GPU its tensors', else all of it."""
+    if device == "cuda":
+        import torch
+
+        return round(torch.cuda.max_memory_allocated() / 1e6, 1)
+    try:  # resource's figure is also at least that of the process that started this one
+        (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:")]
+        return round(int(line.split()[1]) * 1024 / 1e6, 1)
+    except (OSError, ValueError):
+        pass
+    # In bytes on macOS, in units of 1,024 elsewhere.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)
+
+
+@cache
+def processor_name() -> str:
+    """Return what the processor calls itself."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether memory, of the machine or its GPU, was not enough: torch says so in several ways."""
+    import torch
+
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    if isinstance(error, OSError):  # as of a memory map
+        return error.errno == errno.ENOMEM
+    return isinstance(error, RuntimeError) and any(
+        sign in str(error) for sign in ("can't allocate memory", "out of memory")
+    )
 
 
 @cache

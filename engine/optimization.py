@@ -7,10 +7,12 @@ from typing import Any
 import torch
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
 from engine.errors import LoupeError
 from engine.recipes import Recipe
+
+# Of one-cycle, as torch's OneCycleLR has them: the share of the run that it rises, and where it starts and ends.
+RISE, START, END = 0.3, 1 / 25, 1 / 25 / 1e4
 
 
 def build_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
@@ -21,28 +23,42 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
     return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer](model.parameters(), **settings)
 
 
-def build_schedule(optimizer: Optimizer, recipe: Recipe, steps: int) -> LRScheduler:
-    """Build a recipe's schedule, to be moved on after each of ``steps`` steps."""
+def build_schedule(recipe: Recipe, steps: int) -> Callable[[int], float]:
+    """Return what gives the learning rate of each of ``steps`` steps, counted from 0.
+
+    It follows from the step alone, so that a run that is resumed, or made longer, needs nothing but its place.
+    """
+    highest = recipe.learning_rate
     warm_up = round(recipe.warmup_epochs * steps / recipe.epochs)
     if warm_up >= steps:
         raise LoupeError(
-            f"warmup_epochs is {recipe.warmup_epochs:g}, but must be less than the {recipe.epochs} epochs of the run."
+            f"warmup_epochs is {recipe.warmup_epochs:g} of {recipe.epochs}, which leaves no step at the full learning "
+            "rate. Set it lower."
         )
     if recipe.schedule == "one-cycle":
-        # Its rise is a warm-up already: by itself three tenths of the run. One more step than there are: it is moved on
-        # after the last one too.
-        rise = warm_up / steps if warm_up else 0.3
-        return OneCycleLR(optimizer, recipe.learning_rate, total_steps=steps + 1, pct_start=rise, cycle_momentum=False)
+        # Its rise is a warm-up already. The peak is where torch's OneCycleLR has it, moved on after each step.
+        peak = (warm_up / steps if warm_up else RISE) * (steps + 1) - 1
+
+        def one_cycle(step: int) -> float:
+            if step < peak:
+                return highest * _between(START, 1.0, step / peak)
+            return highest * _between(1.0, END, (step - peak) / (steps - peak))
+
+        return one_cycle
     shape = SHAPES[recipe.schedule]
-    return LambdaLR(
-        optimizer,
-        lambda step: (step + 1) / (warm_up + 1) if step < warm_up else shape((step - warm_up) / (steps - warm_up)),
+    return lambda step: (
+        highest * ((step + 1) / (warm_up + 1) if step < warm_up else shape((step - warm_up) / (steps - warm_up)))
     )
+
+
+def _between(first: float, last: float, done: float) -> float:
+    """Go from first to last along half a cosine."""
+    return last + (first - last) * (1 + math.cos(math.pi * min(done, 1.0))) / 2
 
 
 # The share of the full learning rate when a share of the run is done, warm-up left out.
 SHAPES: dict[str, Callable[[float], float]] = {
     "constant": lambda done: 1.0,
     "step": lambda done: 1.0 if done < 0.5 else 0.1 if done < 0.75 else 0.01,
-    "cosine": lambda done: (1 + math.cos(math.pi * min(done, 1.0))) / 2,
+    "cosine": lambda done: _between(1.0, 0.0, done),
 }

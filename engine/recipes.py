@@ -11,18 +11,18 @@ from engine.errors import LoupeError
 from engine.words import duration, listed
 
 # These say how a machine runs a recipe, not what is trained.
-MACHINE_FIELDS = frozenset({"threads", "precision", "device"})
+MACHINE_FIELDS = frozenset({"threads", "precision", "convolutions", "device"})
 
 
 # What each network is, by the name that engine.models builds it under (which needs torch; this module does not).
 MODELS = {
     "convnet": "Three 3x3 convolutions with batch norm, then the average over the image; any size.",
-    "convnet-fast": "Four 3x3 convolutions with batch norm, for digits; images of 20 x 20 pixels or more.",
+    "convnet-fast": "Four convolutions with batch norm, for digits; images of 20 x 20 pixels or more.",
     "resnet-fast": "A small residual network for photographs such as CIFAR-10's; any size.",
     "lenet5": "LeCun's network of 1998 with ReLU and max pooling; images of 28 x 28 pixels or more.",
     "lenet": "The wider LeNet of the KMNIST tutorial; images of 16 x 16 pixels or more.",
     "cifar-net": "The network of PyTorch's 60-minute blitz for CIFAR-10; images of 16 x 16 pixels or more.",
-    "mlp": "One hidden layer of 128 units over all pixels; any size.",
+    "mlp": "One hidden layer: 128 units over all pixels of an image, of any size, or 8 over the numbers of a row.",
 }
 
 
@@ -95,7 +95,8 @@ class Recipe:
     )
     scaling: str = _field(
         "unit",
-        "Range of the pixels that the model sees: 0 to 1, -1 to 1, or by the training set's mean and deviation.",
+        "Range of what the model sees: pixels from 0 to 1 (rows of numbers as they are), from -1 to 1, or by the "
+        "training set's mean and deviation.",
         choices=("unit", "half", "dataset"),
     )
     shuffle: bool = _field(True, "Draw the training images in a new order each epoch.")
@@ -103,11 +104,30 @@ class Recipe:
     split_seed: int = _field(42, "Decides which images are held back for validation.", low=0, high=2**31 - 1)
     seed: int = _field(0, "Decides first weights, order and augmentation.", low=0, high=2**31 - 1)
     log_every: int = _field(100, "Running figures are logged every so many steps.", unit="steps", low=1, high=1_000_000)
-    threads: int = _field(0, "Processor threads; 0 takes one for each core.", low=0, high=1024)
+    evaluate_every: int = _field(
+        0,
+        "Validation figures are also taken every so many steps, or test figures where nothing is held back, as some "
+        "tutorials print them; nothing is chosen by those. 0 never.",
+        unit="steps",
+        low=0,
+        high=1_000_000,
+    )
+    threads: int = _field(
+        0,
+        "Processor threads, at most one a core; 0 takes what is quickest for this network and batch: it is tried once.",
+        low=0,
+        high=1024,
+    )
     precision: str = _field(
         "auto",
-        "Number format in training; auto takes bfloat16 where the processor has it. Evaluation is always float32.",
+        "Number format in training; auto takes the quicker one. Evaluation is always float32.",
         choices=("auto", "float32", "bfloat16"),
+    )
+    convolutions: str = _field(
+        "auto",
+        "Whose convolutions a processor runs: oneDNN's, or torch's own (native), quicker for a few small images at a "
+        "time; auto takes the quicker ones.",
+        choices=("auto", "onednn", "native"),
     )
     device: str = _field("auto", "Where to train; auto takes a GPU when there is one.", choices=("auto", "cpu", "cuda"))
 
@@ -123,6 +143,10 @@ class Recipe:
             raise LoupeError(
                 f"patience is {self.patience}, which needs validation images to judge by, but validation_share is 0. "
                 "Set validation_share to 0.1, say, or patience to 0."
+            )
+        if self.warmup_epochs >= self.epochs:
+            raise LoupeError(
+                f"warmup_epochs is {self.warmup_epochs:g}, but must be less than the {self.epochs} epochs of the run."
             )
         parse_augmentation(self.augment)
         if self.nesterov and not self.momentum:
@@ -191,6 +215,24 @@ def from_dict(values: Mapping[str, Any]) -> Recipe:
     return Recipe(**values)
 
 
+# What the fast recipes share.
+_FAST = Recipe(
+    model="convnet-fast",
+    batch_size=256,
+    optimizer="sgd",
+    learning_rate=0.2,
+    momentum=0.9,
+    nesterov=True,
+    schedule="one-cycle",
+    weight_decay=0.0005,
+    label_smoothing=0.05,
+    augment="shift=1",
+    scaling="dataset",
+    validation_share=0.05,
+    keep="last",
+    log_every=20,
+)
+
 RECIPES = {
     recipe.name: recipe
     for recipe in (
@@ -210,6 +252,20 @@ RECIPES = {
             keep="best",
             log_every=5,
             threads=1,  # its steps are too small to share
+        ),
+        Recipe(
+            name="blobs-mlp",
+            dataset="blobs",
+            model="mlp",
+            epochs=10,
+            batch_size=64,
+            optimizer="sgd",
+            learning_rate=0.01,
+            momentum=0.0,
+            shuffle=False,
+            keep="last",
+            log_every=1,
+            evaluate_every=14,  # an epoch
         ),
         Recipe(
             name="mnist-lenet5",
@@ -249,14 +305,39 @@ RECIPES = {
             keep="last",
             log_every=2000,
         ),
+        replace(_FAST, name="mnist-fast", dataset="mnist", epochs=2),
+        replace(_FAST, name="kmnist-fast", dataset="kmnist", epochs=6, augment="shift=2"),
+        replace(
+            _FAST,
+            name="fashion-fast",
+            dataset="fashion-mnist",
+            model="resnet-fast",
+            epochs=6,
+            augment="flip shift=1",
+        ),
+        replace(
+            _FAST,
+            name="cifar10-fast",
+            dataset="cifar10",
+            model="resnet-fast",
+            epochs=5,
+            learning_rate=0.4,
+            label_smoothing=0.1,
+            augment="flip",
+        ),
     )
 }
 
 ABOUT = {
     "digits-quick": "A first model in seconds, on data that needs no download.",
+    "blobs-mlp": "Where the tutorials start: a network of one hidden layer on points in four dimensions, no images.",
     "mnist-lenet5": "The classic first network for images: LeNet-5 with ReLU and max pooling, all 60,000 images.",
     "kmnist-lenet": "LeNet on cursive Japanese characters, a quarter of the training images held back for validation.",
     "cifar10-blitz": "The sixty-minute blitz: a small network on colour photographs, four images at a time.",
+    "mnist-fast": "Above 99% on handwritten digits in seconds: batch norm, one-cycle, shifted images.",
+    "kmnist-fast": "Cursive Japanese characters with the same quick network, for longer and moved further.",
+    "fashion-fast": "Pictures of clothing with a small residual network.",
+    "cifar10-fast": "Above 80% on colour photographs in about a minute: a small residual network, one-cycle.",
 }
 
 
@@ -267,6 +348,14 @@ def _scores(precision: float, recall: float, f1: float) -> dict[str, float]:
 # Figures from the literature and the tutorials, by the names that our own figures have. per_class: accuracy, or
 # the scores of a classification report. train_seconds: on the authors' machines.
 PUBLISHED: dict[str, dict[str, Any]] = {
+    "blobs-mlp": {
+        "train_loss": 0.147,
+        "train_accuracy": 0.991,
+        "test_loss": 0.153,
+        "test_accuracy": 0.980,
+        "first_epoch": {"train_loss": 0.971, "train_accuracy": 0.580, "test_loss": 0.737, "test_accuracy": 0.827},
+        "source": "the MLP on blobs tutorial",
+    },
     "mnist-lenet5": {
         "test_accuracy": 0.9905,
         "source": "LeCun et al. 1998, Gradient-Based Learning Applied to Document Recognition: "

@@ -2,7 +2,7 @@
 
 import json
 import time
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, get_type_hints
 
 
@@ -49,7 +49,8 @@ class Resumed:
 class Step:
     """Running figures: means over the steps since the last such record of the epoch.
 
-    epoch: counted from 1. train_seconds: spent in training steps since the start of the run.
+    epoch: counted from 1. train_seconds: spent in training steps since the start of the run. memory_mb: the most that
+    the process has had so far, or its tensors on a GPU.
     """
 
     step: int
@@ -59,6 +60,7 @@ class Step:
     learning_rate: float
     images_per_second: float
     train_seconds: float
+    memory_mb: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,17 @@ class Epoch:
     learning_rate: float
     images_per_second: float
     train_seconds: float
+    memory_mb: float = 0.0
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """Figures of a split in the midst of training, as some tutorials print them: nothing is chosen by them."""
+
+    step: int
+    split: str
+    loss: float
+    accuracy: float
 
 
 @dataclass(frozen=True)
@@ -126,11 +139,37 @@ class Failed:
     error: str
 
 
-Record = Preparing | Queued | Started | Resumed | Step | Epoch | Evaluating | Finished | Stopped | Cancelled | Failed
+Record = (
+    Preparing
+    | Queued
+    | Started
+    | Resumed
+    | Step
+    | Epoch
+    | Evaluated
+    | Evaluating
+    | Finished
+    | Stopped
+    | Cancelled
+    | Failed
+)
 FINAL = (Finished, Stopped, Cancelled, Failed)
 KINDS = {
     kind.__name__.lower(): kind
-    for kind in (Preparing, Queued, Started, Resumed, Step, Epoch, Evaluating, Finished, Stopped, Cancelled, Failed)
+    for kind in (
+        Preparing,
+        Queued,
+        Started,
+        Resumed,
+        Step,
+        Epoch,
+        Evaluated,
+        Evaluating,
+        Finished,
+        Stopped,
+        Cancelled,
+        Failed,
+    )
 }
 
 
@@ -148,7 +187,9 @@ def from_line(line: str | bytes) -> Record | None:
     try:
         values = json.loads(line)
         kind = KINDS[values["record"]]
-        fitting = {about.name: values[about.name] for about in fields(kind)}
+        # A field with a default was added later: logs from before do not have it.
+        known = [about.name for about in fields(kind) if about.name in values or about.default is MISSING]
+        fitting = {name: values[name] for name in known}
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
     types = TYPES[kind]

@@ -1,9 +1,10 @@
 """The training loop: a generator that yields what happened, and leaves logging, saving and stopping to its caller."""
 
+import copy
 import hashlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,45 +17,42 @@ from engine.augmentations import parse_augmentation
 from engine.dataset import Dataset, Split
 from engine.errors import LoupeError
 from engine.inference import BATCH_SIZE, as_tensor, logits_in_batches
+from engine.machine import peak_memory
 from engine.models import build_model
 from engine.optimization import build_optimizer, build_schedule
-from engine.preprocessing import Preprocess, preprocessing_for
+from engine.preprocessing import build_preprocess, preprocessing_for
 from engine.recipes import Recipe
-from engine.records import Epoch, Step
+from engine.records import Epoch, Evaluated, Step
+from engine.words import counted
+
+# Images that are gathered, changed and scaled in one go: of batches of 4, one at a time costs a tenth of their step.
+GATHERED_AT_ONCE = 256
+# Images whose figures wait to be summed up, so that a GPU is not waited for at each step.
+PENDING_MOST = 4096
 
 
 @dataclass
 class Figures:
-    """Sums over some steps; tensors, so that a GPU is not waited for at each step."""
+    """Sums over some steps. They are added up in the order of the steps, wherever a run may have been cut."""
 
-    loss: Tensor
-    correct: Tensor
+    loss: float = 0.0
+    correct: int = 0
     images: int = 0
     seconds: float = 0.0
 
-    @classmethod
-    def none(cls) -> "Figures":
-        return cls(torch.zeros(()), torch.zeros((), dtype=torch.int64))
-
-    def add(self, other: "Figures") -> None:
-        # Not in place: the first sum is on the CPU, wherever the rest are.
-        self.loss = self.loss + other.loss
-        self.correct = self.correct + other.correct
-        self.images += other.images
-        self.seconds += other.seconds
-
     def means(self) -> dict[str, float]:
         return {
-            "train_loss": self.loss.item() / self.images,
-            "train_accuracy": self.correct.item() / self.images,
+            "train_loss": self.loss / self.images,
+            "train_accuracy": self.correct / self.images,
             "images_per_second": round(self.images / self.seconds, 1),
         }
 
 
 class Training:
-    """Everything that decides the rest of a training: model, optimiser, schedule, position, best so far.
+    """Everything that decides the rest of a training: model, optimiser, position, best so far.
 
-    The order of an epoch and the augmentation of a step follow from the seed and their number alone.
+    The learning rate of a step, the order of an epoch and the augmentation of its images follow from the recipe and
+    their number alone.
     """
 
     def __init__(self, recipe: Recipe, dataset: Dataset, device: torch.device):
@@ -62,27 +60,44 @@ class Training:
         self.recipe = recipe
         self.device = device
         self.preprocessing = preprocessing_for(dataset, recipe.scaling)
-        self.preprocess = Preprocess(self.preprocessing).to(device)
-        model = build_model(recipe.model, dataset.image_shape, len(dataset.classes))
-        self.model: nn.Module = model.to(memory_format=torch.channels_last).to(device)
+        self.preprocess = build_preprocess(self.preprocessing).to(device)
+        model = build_model(recipe.model, dataset.sample_shape, len(dataset.classes))
+        # torch's own convolutions work on channels one by one, oneDNN's and a GPU's on all of a pixel.
+        native = recipe.convolutions == "native"
+        self.memory_format = torch.contiguous_format if native else torch.channels_last
+        self.model: nn.Module = model.to(memory_format=self.memory_format).to(device)
 
         self.train_indices, self.val_indices = hold_back(dataset, recipe)
+        _require_all_classes(dataset, recipe, self.train_indices, self.val_indices)
         self.class_weights = _class_weights(dataset, self.train_indices, recipe, device)
+        if recipe.augment and dataset.kind == "table":
+            raise LoupeError(
+                f"augment is {recipe.augment!r}, which changes images, but {dataset.name} is a table. "
+                "Leave augment empty."
+            )
         self.augmentation = parse_augmentation(recipe.augment)
         self.steps_per_epoch = _steps_per_epoch(len(self.train_indices), recipe)
+        _require_batches_that_can_be_normed(self)
 
         self.optimizer = build_optimizer(self.model, recipe)
-        self.schedule = build_schedule(self.optimizer, recipe, recipe.epochs * self.steps_per_epoch)
+        self.schedule = build_schedule(recipe, recipe.epochs * self.steps_per_epoch)
         self.step = 0  # steps made
         self.epoch = 0  # epochs finished: trained and validated
+        self.evaluated_at = 0  # the step of the last evaluation within the training
         self.images_seen = 0
         self.train_seconds = 0.0  # in steps; neither validation nor saving
-        self.step_figures = Figures.none()  # since the last report of steps
-        self.epoch_figures = Figures.none()
+        self.step_figures = Figures()  # since the last report of steps
+        self.epoch_figures = Figures()
+        self.pending: list[tuple[Tensor, Tensor, Tensor]] = []  # loss, logits and labels of steps not in the figures
         self.last: Epoch | None = None
         self.best: Epoch | None = None
         self.risen_in = 0  # the epoch in which validation accuracy rose last
         self.best_weights: dict[str, Tensor] = {}
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """Turn stored images, or rows, into what the model sees, in the memory order that it is quickest with."""
+        seen = self.preprocess(images)
+        return seen.contiguous(memory_format=self.memory_format) if seen.dim() == 4 else seen
 
     def kept_weights(self) -> dict[str, Tensor]:
         """Return the weights that a run ends with if it ends now: the best where those are kept, else the current."""
@@ -90,16 +105,18 @@ class Training:
 
     def state_dict(self) -> dict:
         """Return all of it as tensors and plain values, so that it loads as data only."""
+        self.sum_up()
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
+            "epochs": self.recipe.epochs,
             "step": self.step,
             "epoch": self.epoch,
+            "evaluated_at": self.evaluated_at,
             "images_seen": self.images_seen,
             "train_seconds": self.train_seconds,
-            "step_figures": vars(self.step_figures),
-            "epoch_figures": vars(self.epoch_figures),
+            "step_figures": asdict(self.step_figures),
+            "epoch_figures": asdict(self.epoch_figures),
             "last": self.last and asdict(self.last),
             "best": self.best and asdict(self.best),
             "risen_in": self.risen_in,
@@ -111,14 +128,13 @@ class Training:
     def load_state_dict(self, state: dict) -> None:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        # Its place is all that a schedule has: the rates follow from it, and the current one is in the optimiser.
-        self.schedule.last_epoch = state["schedule"]["last_epoch"]
-        self.step, self.epoch = state["step"], state["epoch"]
+        self.step, self.epoch, self.evaluated_at = state["step"], state["epoch"], state["evaluated_at"]
         self.images_seen, self.train_seconds = state["images_seen"], state["train_seconds"]
         self.step_figures, self.epoch_figures = Figures(**state["step_figures"]), Figures(**state["epoch_figures"])
         self.last = state["last"] and Epoch(**state["last"])
         self.best = state["best"] and Epoch(**state["best"])
-        self.risen_in = state.get("risen_in", 0)  # of checkpoints from before there was patience
+        # A run that is made longer is given its patience anew.
+        self.risen_in = self.epoch if self.recipe.epochs > state["epochs"] else state["risen_in"]
         self.best_weights = state["best_weights"]
         torch.set_rng_state(state["random"])
         if self.device.type == "cuda" and state["cuda_random"] is not None:
@@ -126,6 +142,7 @@ class Training:
 
     def kept_figures(self) -> dict[str, Any]:
         """Say which weights those are, and give the training figures that belong to them."""
+        self.sum_up()
         if self.best and self.best_weights:
             kept, figures = (
                 f"epoch {self.best.epoch}, the best of {self.epoch} by validation accuracy",
@@ -145,21 +162,35 @@ class Training:
             "images_per_second": round(self.images_seen / self.train_seconds, 1),
         }
 
-    def count(self, figures: Figures) -> None:
-        self.images_seen += figures.images
-        self.train_seconds += figures.seconds
-        self.step_figures.add(figures)
-        self.epoch_figures.add(figures)
+    def count(self, images: int, seconds: float) -> None:
+        self.images_seen += images
+        self.train_seconds += seconds
+        for figures in (self.step_figures, self.epoch_figures):
+            figures.images += images
+            figures.seconds += seconds
+
+    def sum_up(self) -> None:
+        """Add the losses and right answers of the steps since the last time; a GPU is waited for here."""
+        if not self.pending:
+            return
+        losses, logits, labels = zip(*self.pending, strict=True)
+        self.pending = []
+        correct = int((torch.cat(logits).argmax(1) == torch.cat(labels)).sum())
+        means = torch.stack(losses).tolist()
+        for figures in (self.step_figures, self.epoch_figures):
+            figures.correct += correct
+            for mean, truth in zip(means, labels, strict=True):
+                figures.loss += mean * len(truth)
 
     def report_step(self) -> Step:
-        figures, self.step_figures = self.step_figures, Figures.none()
+        figures, self.step_figures = self.step_figures, Figures()
         return Step(self.step, self.epoch + 1, train_seconds=self.train_seconds, **self._means(figures))
 
     def report_epoch(self, validation: dict[str, Any]) -> Epoch:
         """Close the epoch; its weights become the best if its validation accuracy is highest (then: loss lowest)."""
         if validation["val_loss"] is not None:
             self._require_finite(validation["val_loss"])
-        figures, self.epoch_figures, self.step_figures = self.epoch_figures, Figures.none(), Figures.none()
+        figures, self.epoch_figures, self.step_figures = self.epoch_figures, Figures(), Figures()
         self.epoch += 1
         epoch = Epoch(self.step, self.epoch, train_seconds=self.train_seconds, **validation, **self._means(figures))
         self.last = epoch
@@ -171,15 +202,26 @@ class Training:
                 self.best_weights = {name: value.clone() for name, value in self.model.state_dict().items()}
         return epoch
 
+    def report_evaluation(self, split: str, loss: float, accuracy: float) -> Evaluated:
+        self._require_finite(loss)
+        self.evaluated_at = self.step
+        return Evaluated(self.step, split, loss, accuracy)
+
     @property
     def is_over(self) -> bool:
         """Whether all epochs are made, or validation accuracy has not risen for as long as the recipe is patient."""
         return self.epoch >= self.recipe.epochs or 0 < self.recipe.patience <= self.epoch - self.risen_in
 
+    @property
+    def owes_evaluation(self) -> bool:
+        """Whether the recipe asks for an evaluation at this step, and it has not been made yet."""
+        every = self.recipe.evaluate_every
+        return bool(every and self.step % every == 0 and self.step > self.evaluated_at)
+
     def _means(self, figures: Figures) -> dict[str, float]:
         means = figures.means()
         self._require_finite(means["train_loss"])
-        return means | {"learning_rate": self.learning_rate}
+        return means | {"learning_rate": self.learning_rate, "memory_mb": peak_memory(self.device.type)}
 
     def _require_finite(self, loss: float) -> None:
         """Raise LoupeError for a loss that is no number: training has diverged."""
@@ -193,7 +235,7 @@ class Training:
     @property
     def learning_rate(self) -> float:
         """The learning rate of the step to come."""
-        return float(self.optimizer.param_groups[0]["lr"])
+        return self.schedule(self.step)
 
 
 def validation_split(dataset: Dataset) -> str:
@@ -235,6 +277,48 @@ def _class_weights(dataset: Dataset, indices: Tensor, recipe: Recipe, device: to
     return weights.float().to(device)
 
 
+def _require_all_classes(dataset: Dataset, recipe: Recipe, train: Tensor, val: Tensor) -> None:
+    """Raise LoupeError for a class that is asked for, in validation or test, but has no image to train on."""
+    labels = {name: torch.from_numpy(split.labels) for name, split in dataset.splits.items()}
+    asked = {"validation": labels[validation_split(dataset)][val], "test": labels.get("test", torch.arange(0))}
+    counts = torch.bincount(labels["train"][train], minlength=len(dataset.classes))
+    for split, truth in asked.items():
+        for number in (counts[truth] == 0).nonzero()[:1].flatten():
+            label = int(truth[number])
+            what = counted(int((truth == label).sum()), f"{split} image")
+            stored = bool((labels["train"] == label).any())
+            raise LoupeError(
+                f"The class {dataset.classes[label]!r} has {what} but none to train on, so it cannot be learned. "
+                + (
+                    "All its images were held back: lower validation_share, or set another split_seed."
+                    if stored
+                    else "Add training images of it, or import the dataset without it."
+                )
+            )
+
+
+def _require_batches_that_can_be_normed(training: Training) -> None:
+    """Raise LoupeError where batch norm would be given a single value of a channel: it needs several to compare."""
+    recipe, count = training.recipe, len(training.train_indices)
+    last = recipe.batch_size if recipe.drop_last else (count - 1) % recipe.batch_size + 1
+    norms = nn.modules.batchnorm._BatchNorm
+    if last > 1 or not any(isinstance(module, norms) for module in training.model.modules()):
+        return
+    sample = training.preprocess(torch.zeros(1, *training.preprocessing.shape, device=training.device))
+    try:
+        with torch.no_grad():
+            copy.deepcopy(training.model).train()(sample)
+    except ValueError as error:
+        if recipe.batch_size == 1:
+            way_out = "Set batch_size to 2 or more."
+        else:
+            way_out = "Set drop_last to true, which leaves it out, or another batch_size."
+        raise LoupeError(
+            f"With {counted(count, 'training image')} in batches of {recipe.batch_size} the last batch is a single "
+            f"image, and batch norm, which {recipe.model} has, needs at least two. {way_out}"
+        ) from error
+
+
 def _rank(epoch: Epoch) -> tuple[float, float]:
     return epoch.val_accuracy or 0.0, -(epoch.val_loss or 0.0)
 
@@ -249,82 +333,118 @@ def _steps_per_epoch(count: int, recipe: Recipe) -> int:
     return steps
 
 
-def fit(training: Training, dataset: Dataset) -> Iterator[Step | Epoch | None]:
+def fit(training: Training, dataset: Dataset) -> Iterator[Step | Evaluated | Epoch | None]:
     """Train to the end of the recipe, from wherever ``training`` stands.
 
     Yields after every step, so that the caller can stop or save at any of them: a ``Step`` every ``log_every``
-    steps, an ``Epoch`` at the end of an epoch, None after the other steps and between validation batches.
-    Raises LoupeError when the loss is no longer a finite number.
+    steps, an ``Epoch`` at the end of an epoch, an ``Evaluated`` every ``evaluate_every`` steps, None after the other
+    steps and between batches of evaluation. Raises LoupeError when the loss is no longer a finite number.
     """
     recipe, device = training.recipe, training.device
     images, labels = _on_device(dataset.splits["train"], device)
     held_back = images, labels
     if validation_split(dataset) != "train":
         held_back = _on_device(dataset.splits[validation_split(dataset)], device)
+    judged = "val" if len(training.val_indices) else "test"
     while not training.is_over:
-        first = training.step - training.epoch * training.steps_per_epoch
-        order = training.train_indices
-        if recipe.shuffle:
-            order = order[torch.randperm(len(order), generator=_random(recipe, "order", training.epoch))]
-        batches = order.to(device).split(recipe.batch_size)[: training.steps_per_epoch]
+        batches = _batches(training, images, labels)
         training.model.train()
-        for number, batch in enumerate(batches[first:], start=first + 1):
+        while True:
+            if training.owes_evaluation and (judged == "val" or judged in dataset.splits):
+                if judged == "val":
+                    evaluation = _evaluate(training, *held_back, training.val_indices)
+                else:
+                    stored = _on_device(dataset.splits[judged], device)
+                    evaluation = _evaluate(training, *stored, torch.arange(len(stored[1])))
+                loss, accuracy = yield from evaluation
+                yield training.report_evaluation(judged, loss, accuracy)
             began = time.perf_counter()
-            pixels = images[batch]
-            if recipe.augment:
-                generator = _random(recipe, "augmentation", training.step)
-                pixels = augment(pixels, training.augmentation, generator)
-            figures = _train_step(training, pixels, labels[batch])
+            batch = next(batches, None)
+            if batch is None:
+                break
+            train_step(training, *batch)
+            number = training.step - training.epoch * training.steps_per_epoch
             report = number % recipe.log_every == 0
-            if report or number == len(batches):
-                figures.loss.item()  # a GPU is waited for here, so that the time below is the work's
-            figures.seconds = time.perf_counter() - began
-            training.count(figures)
+            if report or number == training.steps_per_epoch:
+                training.sum_up()
+            training.count(len(batch[1]), time.perf_counter() - began)
+            del batch
             if report:
                 yield training.report_step()
-            elif number < len(batches):
+            elif number < training.steps_per_epoch:
                 yield None
-        training.model.eval()
         validation: dict[str, Any] = {"val_loss": None, "val_accuracy": None}
-        for so_far in _validate(training, *held_back):
-            validation = so_far
-            yield None
+        if len(training.val_indices):
+            loss, accuracy = yield from _evaluate(training, *held_back, training.val_indices)
+            validation = {"val_loss": loss, "val_accuracy": accuracy}
         yield training.report_epoch(validation)
 
 
-def _train_step(training: Training, pixels: Tensor, labels: Tensor) -> Figures:
-    """Make one step; returns its figures but for the time. Sums stay on the device."""
-    recipe, device = training.recipe, training.device
-    with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-        logits = training.model(training.preprocess(pixels))
+def _batches(training: Training, images: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield what the model sees, and the labels, of each batch of the epoch, from wherever ``training`` stands."""
+    recipe, done = training.recipe, training.epoch * training.steps_per_epoch
+    order = training.train_indices
+    if recipe.shuffle:
+        order = order[torch.randperm(len(order), generator=_random(recipe, "order", training.epoch))]
+    order = order[: training.steps_per_epoch * recipe.batch_size].to(training.device)
+    at_once = max(1, GATHERED_AT_ONCE // recipe.batch_size)
+    first = training.step - done
+    for block, chosen in enumerate(order.split(at_once * recipe.batch_size)):
+        if (block + 1) * at_once <= first:
+            continue
+        pixels = images[chosen]
+        if recipe.augment:
+            generator = _random(recipe, "augmentation", done + block * at_once)
+            pixels = augment(pixels, training.augmentation, generator)
+        seen = training.prepare(pixels).split(recipe.batch_size)
+        truth = labels[chosen].split(recipe.batch_size)
+        del pixels
+        for number, batch in enumerate(zip(seen, truth, strict=True), start=block * at_once):
+            if number >= first:
+                yield batch
+        del seen, batch  # before the next are made
+
+
+def train_step(training: Training, pixels: Tensor, labels: Tensor) -> None:
+    """Make one step on a batch as the model sees it."""
+    recipe, model, optimizer = training.recipe, training.model, training.optimizer
+    rate = training.learning_rate
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    if recipe.precision == "bfloat16":
+        with torch.autocast(training.device.type, torch.bfloat16):
+            logits = model(pixels)
+        logits = logits.float()
+    else:
+        logits = model(pixels)
     loss = functional.cross_entropy(
-        logits.float(), labels, weight=training.class_weights, label_smoothing=recipe.label_smoothing
+        logits, labels, weight=training.class_weights, label_smoothing=recipe.label_smoothing
     )
-    training.optimizer.zero_grad()
+    optimizer.zero_grad()
     loss.backward()
     if recipe.clip_norm:
-        nn.utils.clip_grad_norm_(training.model.parameters(), recipe.clip_norm)
-    training.optimizer.step()
-    training.schedule.step()
+        nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
+    optimizer.step()
     training.step += 1
-    correct = (logits.detach().argmax(1) == labels).sum()
-    return Figures(loss.detach() * len(labels), correct, len(labels))
+    training.pending.append((loss.detach(), logits.detach(), labels))
+    if len(training.pending) * len(labels) >= PENDING_MOST:
+        training.sum_up()
 
 
-def _validate(training: Training, images: Tensor, labels: Tensor) -> Iterator[dict[str, Any]]:
-    """Run the validation images in float32, yielding their figures so far, a batch at a time."""
-    if not len(training.val_indices):
-        return
-    figures = Figures.none()
-    batches = logits_in_batches(training.model, training.preprocess, images, training.val_indices)
-    for batch, logits in zip(training.val_indices.split(BATCH_SIZE), batches, strict=True):
+def _evaluate(
+    training: Training, images: Tensor, labels: Tensor, indices: Tensor
+) -> Generator[None, None, tuple[float, float]]:
+    """Run some images in float32, yielding after each batch; returns their mean loss and accuracy."""
+    training.model.eval()
+    loss, correct = 0.0, 0
+    batches = logits_in_batches(training.model, training.preprocess, images, indices)
+    for batch, logits in zip(indices.split(BATCH_SIZE), batches, strict=True):
         truth = labels[batch.to(labels.device)]
-        loss = functional.cross_entropy(logits, truth, reduction="sum")
-        figures.add(Figures(loss, (logits.argmax(1) == truth).sum(), len(batch)))
-        yield {
-            "val_loss": figures.loss.item() / figures.images,
-            "val_accuracy": figures.correct.item() / figures.images,
-        }
+        loss += functional.cross_entropy(logits, truth, reduction="sum").item()
+        correct += int((logits.argmax(1) == truth).sum())
+        yield None
+    training.model.train()
+    return loss / len(indices), correct / len(indices)
 
 
 def _on_device(split: Split, device: torch.device) -> tuple[Tensor, Tensor]:

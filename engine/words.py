@@ -20,8 +20,10 @@ def duration(seconds: float) -> str:
     if whole < 60:
         return f"{whole} s"
     if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+        count, unit, rest, smaller = whole // 60, "min", whole % 60, "s"
+    else:
+        count, unit, rest, smaller = whole // 3600, "h", whole % 3600 // 60, "min"
+    return f"{count} {unit}" + (f" {rest} {smaller}" if rest else "")
 
 
 def in_bytes(count: float) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import time
 import traceback
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +16,12 @@ from filelock import FileLock, Timeout
 
 from engine.catalogue import get
 from engine.dataset import Dataset, is_prepared, open_dataset
-from engine.errors import LoupeError
+from engine.errors import LoupeError, reason_of
 from engine.log import Log
+from engine.machine import is_out_of_memory
 from engine.paths import replacing, writing_to
 from engine.predictions import load_predictions
+from engine.recipes import MACHINE_FIELDS, Recipe
 from engine.records import Cancelled, Epoch, Failed, Finished, Preparing, Queued, Resumed, Started, Stopped
 from engine.runs import Run, list_runs
 
@@ -29,6 +32,9 @@ if TYPE_CHECKING:
 LOCK_SECONDS = 2
 EVALUATING_EVERY_SECONDS = 0.5
 CHECKPOINT_EVERY_SECONDS = 60
+CHECKPOINT_FORMAT = 2
+# What may differ in the recipe of a run that goes on: all else would make it neither the old training nor a new one.
+MAY_CHANGE = MACHINE_FIELDS | {"name", "epochs"}
 
 
 class _CancelledError(Exception):
@@ -52,6 +58,9 @@ def execute(run: Run) -> None:
         except LoupeError as error:
             log.append(Failed(str(error)))
         except Exception as error:
+            if is_out_of_memory(error):
+                log.append(Failed(_out_of_memory(Run(run.path).recipe)))
+                return
             traceback.print_exc()
             log.append(
                 Failed(
@@ -59,6 +68,16 @@ def execute(run: Run) -> None:
                     f"The whole of it is in {run.output}."
                 )
             )
+
+
+def _out_of_memory(recipe: Recipe) -> str:
+    batch = recipe.batch_size
+    if batch > 1:
+        way_out = f"Try batch_size {batch // 2} in place of {batch}"
+    else:
+        way_out = "Choose a smaller model, or smaller images"
+    place = "The GPU's memory" if recipe.device == "cuda" else "Memory"
+    return f"{place} was not enough for a step of training. {way_out}, or end other programs that use much of it."
 
 
 def _prepare(run: Run, log: Log) -> None:
@@ -81,7 +100,7 @@ def _train_in_turn(run: Run, log: Log) -> None:
     """Wait for the device, then train. Runs that wait get it in the order in which they were made."""
     from engine import machine  # imports torch
 
-    recipe = machine.resolve(run.recipe)
+    recipe = machine.resolve(run.recipe)  # as far as it can be told before the device is free
     device = FileLock(run.path.parent / f".{recipe.device}.lock")
     waiting = False
     while _others_are_ahead(run) or not _acquire(device):
@@ -92,8 +111,7 @@ def _train_in_turn(run: Run, log: Log) -> None:
             raise _CancelledError
         time.sleep(0.2)
     try:
-        run.write_recipe(recipe)
-        _train(Run(run.path), log)
+        _train(run, recipe, log)
     finally:
         device.release()
 
@@ -111,18 +129,22 @@ def _others_are_ahead(run: Run) -> bool:
     return any(other.id < run.id and other.has_process() and other.status() == "queued" for other in list_runs())
 
 
-def _train(run: Run, log: Log) -> None:
+def _train(run: Run, recipe: Recipe, log: Log) -> None:
     import torch
 
+    from engine import tuning
     from engine.models import count_parameters
     from engine.training import Training, fit
 
-    recipe = run.recipe
-    torch.set_num_threads(recipe.threads)
     dataset = open_dataset(recipe.dataset)
+    recipe = tuning.resolve(recipe, dataset)
+    run.write_recipe(recipe)
+    run = Run(run.path)
+    tuning.use(recipe)
     training = Training(recipe, dataset, torch.device(recipe.device))
     if run.checkpoint.exists():
         load_checkpoint(run, training, dataset)
+    if log.was_begun:
         for split in ("train", "val", "test"):  # those of the weights that are about to change
             run.predictions(split).unlink(missing_ok=True)
         log.append(Resumed(training.step))
@@ -161,10 +183,22 @@ def save_checkpoint(run: Run, training: Training, dataset: Dataset) -> None:
     """Write all that decides the rest of the run, and the weights that it would end with now."""
     import torch
 
+    state = training.state_dict() | {
+        "format": CHECKPOINT_FORMAT,
+        "fingerprint": dataset.fingerprint,
+        "recipe": training.recipe.as_dict(),
+    }
+    with writing_to(run.path), replacing(run.checkpoint) as beside, beside.open("wb") as file:
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:  # torch's own, about the file that a failed write has left too short
+            raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
+    _save_kept_weights(run, training)
+
+
+def _save_kept_weights(run: Run, training: Training) -> None:
     from engine.classifier import save_weights
 
-    with writing_to(run.path), replacing(run.checkpoint) as beside:
-        torch.save(training.state_dict() | {"fingerprint": dataset.fingerprint}, beside)
     save_weights(run.weights, training.kept_weights(), training.recipe.model, training.preprocessing)
 
 
@@ -177,22 +211,48 @@ def load_checkpoint(run: Run, training: Training, dataset: Dataset) -> None:
         state = torch.load(run.checkpoint, map_location="cpu", weights_only=True)
         fingerprint = state["fingerprint"]
     except Exception as error:  # torch raises whatever the damage leads to
+        if is_out_of_memory(error):
+            raise
         raise LoupeError(
             f"checkpoint.pt of the run {run.id} cannot be used: it is damaged, or holds more than data "
             f"({type(error).__name__}). Nothing in it was run. Delete that file and start the recipe again."
         ) from error
+    if state.get("format") != CHECKPOINT_FORMAT:
+        raise LoupeError(
+            f"checkpoint.pt of the run {run.id} was written by another version of Loupe, and this one cannot go on "
+            "with it. Start the recipe again."
+        )
     if fingerprint != dataset.fingerprint:
         raise LoupeError(
             f"The dataset {dataset.name} has changed since the run {run.id} began, so it cannot go on. "
             "Bring the old dataset back, or start the recipe again."
         )
-    training.load_state_dict(state)
+    for field, value in state["recipe"].items():
+        now = getattr(training.recipe, field, None)
+        if field not in MAY_CHANGE and now != value:
+            raise LoupeError(
+                f"{field} was {value!r} in the training of the run {run.id} so far, but its recipe.json now says "
+                f"{now!r}, and with that it cannot go on. Set it back, or start a new run with it."
+            )
+    try:
+        training.load_state_dict(state)
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise LoupeError(
+            f"checkpoint.pt of the run {run.id} does not fit its recipe ({reason_of(error)}). Restore its recipe.json "
+            "as it was, or start the recipe again."
+        ) from error
 
 
 def _end(run: Run, log: Log, training: Training, dataset: Dataset, stopped: bool) -> None:
     """Evaluate the weights that are kept, in float32, and write the last record."""
+    from engine import tuning
     from engine.classifier import Classifier, gather, has_split
 
+    # However the training was best done: evaluation works on many images at a time.
+    tuning.use(replace(training.recipe, convolutions="onednn"))
+    _save_kept_weights(run, training)  # an earlier process may have been killed between its checkpoint and these
     training.model.load_state_dict(training.kept_weights())
     classifier = Classifier(training.model, training.preprocessing)
     figures: dict[str, Any] = {}
@@ -212,4 +272,7 @@ def _end(run: Run, log: Log, training: Training, dataset: Dataset, stopped: bool
 
 
 if __name__ == "__main__":
-    execute(Run(Path(sys.argv[1])))
+    try:
+        execute(Run(Path(sys.argv[1])))
+    except LoupeError as error:  # of a log that cannot be written
+        sys.exit(str(error))

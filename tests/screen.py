@@ -21,7 +21,7 @@ from ui.wording import WORD_JOINER
 PAGES = ("home", "explore", "train", "evaluate", "gallery", "classify", "runs")
 
 
-def open_page(page: str = "home", *, theme: str = "light", **choices: str) -> AppTest:
+def open_page(page: str = "home", /, *, theme: str = "light", **choices: str) -> AppTest:
     """Open a page of the app with choices in its URL, as a new tab of a browser does."""
     app = AppTest.from_file(PROJECT_ROOT / "streamlit_app.py", default_timeout=120)
     app.context["theme"] = theme
@@ -105,9 +105,13 @@ def select_rows(app: AppTest, *rows: int) -> AppTest:
 
 
 def figure(app: AppTest, key: str) -> dict[str, Any]:
-    """What a Plotly chart is drawn from."""
+    """What a Plotly chart is drawn from, its arrays as lists."""
     (found,) = [each for each in app.main.get("plotly_chart") if each.key == key]
-    return json.loads(found.proto.spec)
+
+    def listed(part: dict[str, Any]) -> Any:
+        return np.frombuffer(base64.b64decode(part["bdata"]), part["dtype"]).tolist() if "bdata" in part else part
+
+    return json.loads(found.proto.spec, object_hook=listed)
 
 
 def cells(app: AppTest) -> pd.DataFrame:

@@ -8,11 +8,14 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from scipy.special import softmax
 from sklearn.metrics import accuracy_score, log_loss
+from sklearn.preprocessing import StandardScaler
 
 from engine.classifier import Classifier, find_split, gather, load_classifier, save_weights
 from engine.dataset import Dataset, open_dataset, save_dataset
 from engine.errors import LoupeError
+from engine.fetch import fetch
 from engine.inference import as_tensor
 from engine.predictions import load_predictions
 from engine.recipes import Recipe
@@ -121,6 +124,7 @@ def test_weights_that_are_cut_short_are_refused(digits: Dataset, kept: int) -> N
         {"preprocessing": "[]"},
         {"preprocessing": "{}"},
         {"preprocessing": json.dumps({"height": 8, "width": 8})},
+        {"preprocessing": json.dumps({"shape": [8, 8], "mean": [0.0], "deviation": [1.0], "classes": list("0123")})},
     ],
     ids=str,
 )
@@ -180,6 +184,43 @@ def test_the_middle_of_a_picture_of_another_shape_is_seen(colours: Dataset, heig
     assert (seen == np.array([255, 0, 0])).all()
     assert classifier.classes[probabilities.argmax()] == "red"
     np.testing.assert_allclose(probabilities, classifier.classify(seen)[0], atol=1e-6)
+
+
+@pytest.fixture
+def of_a_table() -> Run:
+    fetch("blobs")
+    return train_run(open_dataset("blobs"), scaling="dataset", learning_rate=0.01)[0]
+
+
+def test_a_picture_is_refused_by_a_model_of_rows(of_a_table: Run) -> None:
+    with pytest.raises(LoupeError) as refused:
+        load_classifier(of_a_table).classify(np.zeros((8, 8, 3), np.uint8))
+    assert str(refused.value) == (
+        "This model classifies rows of 4 numbers, not pictures. Choose a run that was trained on images."
+    )
+
+
+def test_rows_are_classified_as_scikit_learn_scales_them(of_a_table: Run) -> None:
+    dataset = open_dataset("blobs")
+    rows = dataset.splits["test"].images
+    classifier = load_classifier(of_a_table)
+    weights = classifier.model.state_dict()
+    first, last = ((weights[f"{layer}.weight"].numpy(), weights[f"{layer}.bias"].numpy()) for layer in (0, 2))
+    scaled = StandardScaler().fit(dataset.splits["train"].images.astype(np.float64)).transform(rows)
+    logits = np.maximum(scaled @ first[0].T + first[1], 0) @ last[0].T + last[1]
+    np.testing.assert_allclose(all_probabilities(classifier, rows), softmax(logits, axis=1), atol=1e-5)
+
+
+def test_weights_saved_when_there_were_images_only_are_loaded(digits: Dataset) -> None:
+    run, training = train_run(digits)
+    with safe_open(run.weights, framework="pt") as file:
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        metadata = file.metadata()
+    preprocessing = json.loads(metadata["preprocessing"])
+    assert preprocessing.pop("shape") == [8, 8, 1]
+    older = preprocessing | {"height": 8, "width": 8, "channels": 1}
+    save_file(weights, run.weights, metadata | {"preprocessing": json.dumps(older)})
+    assert load_classifier(run).preprocessing == training.preprocessing
 
 
 def test_a_picture_may_be_read_only(colours: Dataset) -> None:

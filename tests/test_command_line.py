@@ -108,12 +108,16 @@ def trained(digits_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 @pytest.fixture(scope="module")
 def resumed(trained: Trained, digits_data: Path) -> Trained:
-    """The run that was interrupted, resumed with --json, and a copy of it, resumed without."""
-    run = trained.run("interrupted")
-    shutil.copytree(run.path, trained.folder / "resumed-text" / run.id)
-    shutil.copytree(run.path, trained.folder / "resumed-json" / run.id)
+    """The run that was interrupted, resumed with --json and without; and those that have finished, made longer."""
     begun = {}
-    for name, arguments in {"resumed-json": ("--json",), "resumed-text": ()}.items():
+    for name, (before, *arguments) in {
+        "resumed-json": ("interrupted", "--json"),
+        "resumed-text": ("interrupted",),
+        "longer": ("json", "--epochs", "3", "--json"),
+        "not longer": ("text", "--epochs", "2", "--json"),
+    }.items():
+        run = trained.run(before)
+        shutil.copytree(run.path, trained.folder / name / run.id)
         with folders(digits_data, trained.folder / name):
             begun[name] = begin("resume", run.id, *arguments)
     return Trained(trained.folder, {name: finish(process) for name, process in begun.items()})
@@ -138,9 +142,9 @@ def test_train_answers_with_its_figures(trained: Trained) -> None:
         "published": None,
     }
     assert ended.test_accuracy > 0.7
-    assert run.recipe == change(
-        RECIPES["digits-quick"], {"epochs": 2, "threads": 1, "device": "cpu", "precision": run.recipe.precision}
-    )
+    resolved = {"precision": run.recipe.precision, "convolutions": run.recipe.convolutions}
+    assert "auto" not in resolved.values()
+    assert run.recipe == change(RECIPES["digits-quick"], {"epochs": 2, "threads": 1, "device": "cpu"} | resolved)
 
 
 def test_train_tells_its_progress_on_stderr(trained: Trained) -> None:
@@ -208,6 +212,22 @@ def test_resume_answers_in_words(resumed: Trained) -> None:
     answer, run = resumed.answers["resumed-text"], resumed.run("resumed-text")
     assert answer.code == 0
     assert answer.stdout.startswith(f"{run.id}: finished, epochs 4, ")
+
+
+def test_resume_makes_a_finished_run_longer(resumed: Trained) -> None:
+    answer, run = resumed.answers["longer"], resumed.run("longer")
+    assert answer.code == 0
+    assert answer.document.keys() == TRAIN_KEYS
+    assert (answer.document["status"], answer.document["epochs"]) == ("finished", 3)
+    assert [epoch.epoch for epoch in run.history().epochs] == [1, 2, 3]
+    assert run.recipe.epochs == 3
+    told = [line.split(":")[0] for line in answer.stderr.splitlines() if re.match(r"epoch \d+: ", line)]
+    assert told == ["epoch 3"]
+
+
+def test_resume_refuses_no_more_epochs_than_there_are(resumed: Trained) -> None:
+    assert_refused(resumed.answers["not longer"], "has made 2 epochs already, so it cannot end with 2. Ask for more")
+    assert [epoch.epoch for epoch in resumed.run("not longer").history().epochs] == [1, 2]
 
 
 # Listings
@@ -433,6 +453,19 @@ def test_predict_answers_in_words(predicted: Predicted) -> None:
     assert answer.stdout.splitlines() == expected
 
 
+def test_predict_refuses_pictures_for_a_run_on_a_table(tmp_path: Path) -> None:
+    picture = tmp_path / "picture.png"
+    Image.new("L", (8, 8)).save(picture)
+    trained = command("train", "blobs-mlp", "--set", "epochs=1", "--set", "device=cpu", "--set", "threads=1", "--json")
+    assert trained.code == 0
+    assert trained.document["status"] == "finished"
+    assert trained.document["test_accuracy"] > 1 / 3
+    assert_refused(
+        command("predict", trained.document["run"], str(picture), "--json"),
+        "This model classifies rows of 4 numbers, not pictures. Choose a run that was trained on images.",
+    )
+
+
 def test_predict_says_when_the_table_cannot_be_written(predicted: Predicted) -> None:
     assert_refused(predicted.answers["no table"], "answers.csv could not be written (No such file or directory)")
 
@@ -460,6 +493,7 @@ BAD_INPUT = [
     (("evaluate", "nope"), "There is no run 'nope'"),
     (("evaluate", "../runs"), "There is no run '../runs'"),
     (("resume", "nope"), "There is no run 'nope'"),
+    (("resume", "nope", "--epochs", "many"), "argument --epochs: invalid int value: 'many'"),
     (("predict", "nope", "picture.png"), "There is no run 'nope'"),
     (("predict", "nope"), "the following arguments are required: PATH"),
 ]

@@ -1,20 +1,22 @@
+import mmap
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from processes import python
 
 from engine.errors import LoupeError
-from engine.machine import cores, gpu_name, has_bfloat16, resolve
+from engine.machine import cores, gpu_name, is_out_of_memory, processor_name, resolve
 from engine.recipes import Recipe
 
 
-def test_resolve_makes_the_automatic_choices() -> None:
-    resolved = resolve(Recipe(learning_rate=0.5))
+def test_resolve_chooses_the_device_and_leaves_the_rest() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    precision = "bfloat16" if has_bfloat16(device) else "float32"
-    assert resolved == Recipe(learning_rate=0.5, device=device, threads=cores(), precision=precision)
+    assert resolve(Recipe(learning_rate=0.5)) == Recipe(learning_rate=0.5, device=device)
 
 
 def test_resolve_keeps_what_was_chosen() -> None:
@@ -36,6 +38,57 @@ def test_a_gpu_that_is_not_there_is_refused() -> None:
 
 def test_a_process_may_use_at_least_one_core() -> None:
     assert cores() >= 1
+
+
+PEAKS = """
+from engine.machine import peak_memory
+print(peak_memory("cpu"))
+held = bytearray(b"x") * 300_000_000
+print(peak_memory("cpu"))
+del held
+print(peak_memory("cpu"))
+"""
+
+
+def test_the_most_memory_that_this_process_has_had_is_told_in_megabytes() -> None:
+    with python("-c", PEAKS, stdout=subprocess.PIPE) as process:
+        before, holding, after = map(float, process.communicate()[0].split())
+    assert 5 < before < 200
+    assert holding - before == pytest.approx(300, abs=10)
+    assert after == pytest.approx(holding, abs=10)
+
+
+def test_a_processor_has_a_name() -> None:
+    assert processor_name().strip()
+    assert "\n" not in processor_name()
+
+
+TOO_MUCH = 1 << 60
+
+
+@pytest.mark.parametrize(
+    "use_too_much",
+    [
+        lambda: bytearray(TOO_MUCH),
+        lambda: np.ones(TOO_MUCH, np.uint8),
+        lambda: torch.ones(TOO_MUCH, dtype=torch.uint8),
+        lambda: mmap.mmap(-1, TOO_MUCH),
+    ],
+    ids=["python", "numpy", "torch", "memory map"],
+)
+def test_too_little_memory_is_told_from_other_errors(use_too_much) -> None:
+    with pytest.raises(Exception) as raised:
+        use_too_much()
+    assert is_out_of_memory(raised.value)
+
+
+@pytest.mark.parametrize(
+    "fail", [lambda: torch.ones(2, 3) @ torch.ones(2, 3), lambda: Path("/nowhere").read_text(), lambda: 1 / 0]
+)
+def test_other_errors_are_not_too_little_memory(fail) -> None:
+    with pytest.raises(Exception) as raised:
+        fail()
+    assert not is_out_of_memory(raised.value)
 
 
 @pytest.fixture

@@ -1,29 +1,61 @@
-"""Learning rates by step; that schedules are torch's where torch has them is tested with the training."""
+"""Learning rates by step; that a training makes its steps with them is tested with the training."""
 
 import math
 
 import pytest
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 
 from engine.errors import LoupeError
-from engine.optimization import build_optimizer, build_schedule
+from engine.optimization import build_schedule
 from engine.recipes import Recipe
 
 
 def rates(steps: int, **settings) -> list[float]:
     """Return the learning rate of each step, and the one after the last."""
-    recipe = Recipe(optimizer="sgd", learning_rate=0.8, epochs=4, **settings)
-    model = nn.Linear(1, 1)
-    optimizer = build_optimizer(model, recipe)
-    schedule = build_schedule(optimizer, recipe, steps)
-    found = []
+    recipe = Recipe(**{"learning_rate": 0.8, "epochs": 4} | settings)
+    schedule = build_schedule(recipe, steps)
+    return [schedule(step) for step in range(steps + 1)]
+
+
+def torchs(name: str, steps: int, warmup_share: float = 0.3) -> list[float]:
+    """The same from torch's own schedule."""
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.8, momentum=0.9)
+    schedule: LRScheduler
+    if name == "cosine":
+        schedule = CosineAnnealingLR(optimizer, T_max=steps)
+    else:
+        schedule = OneCycleLR(optimizer, 0.8, total_steps=steps + 1, pct_start=warmup_share)
+    found = [schedule.get_last_lr()[0]]
     for _ in range(steps):
-        found.append(optimizer.param_groups[0]["lr"])
-        model(torch.ones(1, 1)).sum().backward()
         optimizer.step()
         schedule.step()
-    return [*found, optimizer.param_groups[0]["lr"]]
+        found += schedule.get_last_lr()
+    return found
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 7, 250])
+@pytest.mark.parametrize("name", ["cosine", "one-cycle"])
+def test_schedules_are_torchs(name, steps):
+    assert rates(steps, schedule=name, epochs=1) == pytest.approx(torchs(name, steps), rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("steps", [4, 8, 40, 1000])
+def test_one_cycle_with_a_warm_up_is_torchs_with_a_rise_of_that_share(steps):
+    found = rates(steps, schedule="one-cycle", warmup_epochs=1)  # of four
+    assert found == pytest.approx(torchs("one-cycle", steps, warmup_share=0.25), rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "step", "cosine", "one-cycle"])
+@pytest.mark.parametrize("steps", [1, 2, 3, 11])
+def test_a_rate_depends_on_its_step_alone(schedule, steps):
+    recipe = Recipe(schedule=schedule, epochs=1)
+    rate = build_schedule(recipe, steps)
+    forwards = [rate(step) for step in range(steps)]
+    backwards = [rate(step) for step in reversed(range(steps))]
+    assert forwards == backwards[::-1]
+    assert all(0 < found <= recipe.learning_rate for found in forwards)
 
 
 def test_a_constant_rate_stays():

@@ -3,11 +3,13 @@ import json
 import numpy as np
 import pytest
 import torch
+from sklearn.preprocessing import StandardScaler
 from torch.nn import functional
 
 from engine.dataset import Dataset, Split, open_dataset, save_dataset
+from engine.errors import LoupeError
 from engine.inference import as_tensor
-from engine.preprocessing import SCALINGS, Preprocess, Preprocessing, preprocessing_for
+from engine.preprocessing import SCALINGS, Preprocess, Preprocessing, Standardize, build_preprocess, preprocessing_for
 from engine.recipes import FIELDS
 
 
@@ -78,7 +80,7 @@ def test_of_blank_images_the_mean_is_taken_and_nothing_is_divided_by_zero(level)
 
 
 def preprocessing_of(height: int, width: int, channels: int) -> Preprocessing:
-    return Preprocessing(height, width, channels, (0.0,) * channels, (1.0,) * channels, ("thing",))
+    return Preprocessing((height, width, channels), (0.0,) * channels, (1.0,) * channels, ("thing",))
 
 
 @pytest.mark.parametrize(("height", "width"), [(3, 2), (12, 8), (5, 9), (1, 1)])
@@ -108,16 +110,84 @@ def test_memory_is_laid_out_channels_last(size, channels):
 
 
 def test_it_survives_json():
-    preprocessing = Preprocessing(6, 4, 3, (0.1, 0.2, 0.3), (1.0, 0.5, 1 / 3), ("one", "zwölf"))
+    preprocessing = Preprocessing((6, 4, 3), (0.1, 0.2, 0.3), (1.0, 0.5, 1 / 3), ("one", "zwölf"))
     written = json.dumps(preprocessing.as_dict())
     again = Preprocessing.from_dict(json.loads(written))
     assert again == preprocessing
     assert hash(again) == hash(preprocessing)  # tuples again, not lists
 
 
+def test_one_that_was_written_when_there_were_images_only_is_read():
+    older = {"height": 6, "width": 4, "channels": 1, "mean": [0.1], "deviation": [0.3], "classes": ["one", "two"]}
+    assert Preprocessing.from_dict(older) == Preprocessing((6, 4, 1), (0.1,), (0.3,), ("one", "two"))
+    assert "height" in older  # which is the caller's
+
+
 def test_what_it_keeps_is_of_the_dataset():
     preprocessing = preprocessing_for(dataset_of(random_images(channels=1)), "half")
-    assert preprocessing == Preprocessing(6, 4, 1, (0.5,), (0.5,), ("thing",))
+    assert preprocessing == Preprocessing((6, 4, 1), (0.5,), (0.5,), ("thing",))
+    assert preprocessing.is_of_images
+    assert preprocessing.image_shape == (6, 4, 1)
+    assert isinstance(build_preprocess(preprocessing), Preprocess)
+
+
+# Tables
+
+
+def table_of(rows: np.ndarray) -> Dataset:
+    """Make a table with these rows to train on, and others, far away, to test on."""
+    labels = np.zeros(len(rows), np.int64)
+    splits = {"train": Split(rows, labels), "test": Split(rows * 100 + 7, labels)}
+    save_dataset("rows", ("thing",), splits, "drawn", kind="table")
+    return open_dataset("rows")
+
+
+def random_rows(count: int = 50, features: int = 4) -> np.ndarray:
+    return np.random.normal(3, [1, 10, 0.01, 1000][:features], (count, features)).astype(np.float32)
+
+
+def test_rows_are_standardized_as_by_scikit_learn_from_those_to_train_on():
+    rows = random_rows()
+    dataset = table_of(rows)
+    preprocess = build_preprocess(preprocessing_for(dataset, "dataset"))
+    assert isinstance(preprocess, Standardize)
+    scaler = StandardScaler().fit(rows.astype(np.float64))
+    for split in dataset.splits.values():
+        seen = preprocess(as_tensor(split.images))
+        assert seen.dtype == torch.float32
+        np.testing.assert_allclose(seen, scaler.transform(split.images.astype(np.float64)), rtol=1e-4, atol=1e-4)
+
+
+def test_rows_are_left_as_they_are_by_unit():
+    dataset = table_of(random_rows())
+    stored = as_tensor(dataset.splits["train"].images)
+    assert torch.equal(build_preprocess(preprocessing_for(dataset, "unit"))(stored), stored)
+
+
+def test_a_column_of_one_value_is_not_divided_by_zero():
+    rows = random_rows()
+    rows[:, 1] = 5
+    seen = build_preprocess(preprocessing_for(table_of(rows), "dataset"))(as_tensor(rows))
+    assert torch.equal(seen[:, 1], torch.zeros(len(rows)))
+    assert seen.isfinite().all()
+
+
+def test_scaling_that_is_for_pixels_is_refused_for_rows():
+    with pytest.raises(LoupeError) as refused:
+        preprocessing_for(table_of(random_rows()), "half")
+    assert str(refused.value) == (
+        "scaling is 'half', which is for pixels, but rows is a table. Set scaling to 'unit', which leaves its numbers "
+        "as they are, or to 'dataset', which brings each column to mean 0 and deviation 1."
+    )
+
+
+def test_rows_have_no_shape_of_an_image():
+    preprocessing = preprocessing_for(table_of(random_rows(features=3)), "unit")
+    assert preprocessing == Preprocessing((3,), (0.0,) * 3, (1.0,) * 3, ("thing",))
+    assert Preprocessing.from_dict(json.loads(json.dumps(preprocessing.as_dict()))) == preprocessing
+    assert not preprocessing.is_of_images
+    with pytest.raises(LoupeError, match=r"^This model classifies rows of 3 numbers, not pictures\. Choose a run that"):
+        preprocessing.image_shape  # noqa: B018
 
 
 def test_every_scaling_of_a_recipe_is_there():

@@ -2,10 +2,14 @@ import json
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
+import torch
 
 from engine.catalogue import CATALOGUE
+from engine.dataset import open_dataset
 from engine.errors import LoupeError
+from engine.fetch import fetch
 from engine.recipes import (
     ABOUT,
     FIELDS,
@@ -20,6 +24,8 @@ from engine.recipes import (
     published,
     published_in_words,
 )
+from engine.records import Evaluated
+from engine.training import Training, fit
 
 LENET5 = RECIPES["mnist-lenet5"]
 
@@ -63,6 +69,8 @@ def test_limits_themselves_are_possible(name):
         settings = {name: type(FIELDS[name].default)(value)}
         if name == "patience":
             settings["validation_share"] = 0.1  # without which there is nothing to judge by
+        if name == "warmup_epochs":
+            settings["epochs"] = 10_000  # more than it
         assert getattr(Recipe(**settings), name) == value
 
 
@@ -71,6 +79,8 @@ def test_a_whole_number_will_do_for_a_number():
 
 
 def test_fields_that_need_each_other():
+    with pytest.raises(LoupeError, match=r"^warmup_epochs is 5, but must be less than the 5 epochs of the run\.$"):
+        Recipe(warmup_epochs=5, epochs=5)
     with pytest.raises(LoupeError, match=r"^keep is 'best', which needs validation images .* validation_share is 0\."):
         Recipe(keep="best")
     with pytest.raises(LoupeError, match=r"^patience is 3, which needs validation images .* validation_share is 0\."):
@@ -163,8 +173,36 @@ def test_an_unknown_recipe_is_answered_with_the_known_ones():
     with pytest.raises(LoupeError) as refused:
         find_recipe("mnist-lenet")
     assert str(refused.value) == (
-        "There is no recipe 'mnist-lenet'. Known recipes: digits-quick, mnist-lenet5, kmnist-lenet and cifar10-blitz."
+        f"There is no recipe 'mnist-lenet'. Known recipes: {', '.join([*RECIPES][:-1])} and {[*RECIPES][-1]}."
     )
+
+
+def test_blobs_mlp_has_the_settings_of_its_tutorial():
+    mlp = RECIPES["blobs-mlp"]
+    assert (mlp.dataset, mlp.model, mlp.scaling) == ("blobs", "mlp", "unit")
+    assert (mlp.optimizer, mlp.learning_rate, mlp.momentum, mlp.schedule) == ("sgd", 0.01, 0.0, "constant")
+    assert (mlp.batch_size, mlp.epochs, mlp.drop_last, mlp.shuffle) == (64, 10, False, False)
+    assert (mlp.validation_share, mlp.keep, mlp.log_every, mlp.evaluate_every) == (0.0, "last", 1, 14)
+    figures = published(mlp)
+    assert (figures["train_loss"], figures["train_accuracy"]) == (0.147, 0.991)
+    assert (figures["test_loss"], figures["test_accuracy"]) == (0.153, 0.98)
+    assert published_in_words(mlp).startswith("98.00% test accuracy, 99.10% training accuracy (the ")
+
+
+def test_blobs_mlp_comes_to_the_figures_that_are_published_for_it():
+    fetch("blobs")
+    dataset = open_dataset("blobs")
+    ends = []
+    for seed in range(5):
+        chosen = replace(RECIPES["blobs-mlp"], seed=seed, device="cpu")
+        training = Training(chosen, dataset, torch.device("cpu"))
+        records = [record for record in fit(training, dataset) if record]
+        evaluated = [record for record in records if isinstance(record, Evaluated)]
+        assert [(record.step, record.split) for record in evaluated] == [(14 * n, "test") for n in range(1, 11)]
+        ends.append((training.last.train_accuracy, evaluated[-1].accuracy))
+    train_accuracy, test_accuracy = np.median(ends, axis=0)
+    assert train_accuracy == pytest.approx(0.991, abs=0.02)
+    assert test_accuracy == pytest.approx(0.980, abs=0.02)
 
 
 def test_mnist_lenet5_has_the_settings_of_its_tutorial():
@@ -233,6 +271,8 @@ def test_published_figures_are_only_for_what_they_were_published_for(field):
     changes = {field: another(field)}
     if field in ("keep", "patience"):
         changes["validation_share"] = 0.1  # without which "best" is not possible
+    if field == "warmup_epochs":
+        changes["epochs"] = 10_000  # more than it
     assert (published(replace(LENET5, **changes)) is not None) == (field in MACHINE_FIELDS)
 
 

@@ -12,6 +12,7 @@ from engine.records import (
     Cancelled,
     Ended,
     Epoch,
+    Evaluated,
     Evaluating,
     Failed,
     Finished,
@@ -48,6 +49,8 @@ EXAMPLES = [
     STEP,
     Epoch(100, 1, 0.25, 0.9, 0.5, 0.8, 0.001, 5000.0, 1.5),
     Epoch(100, 1, 0.25, 0.9, None, None, 1e-300, 5000.0, 1.5),
+    Step(100, 1, 0.25, 0.9, 0.001, 5000.0, 1.5, memory_mb=512.5),
+    Evaluated(14, "test", 0.7, 0.85),
     Evaluating("test", 500, 10_000),
     Finished(**ENDED),
     Stopped(**ENDED),
@@ -80,6 +83,15 @@ def test_a_line_says_what_it_is_and_when_it_was_written():
 def test_keys_of_a_newer_loupe_are_left_out():
     line = json.loads(to_line(STEP)) | {"grad_norm": 0.5, "host": {"name": "a"}}
     assert from_line(json.dumps(line)) == STEP
+
+
+@pytest.mark.parametrize("record", [STEP, Epoch(100, 1, 0.25, 0.9, 0.5, 0.8, 0.001, 5000.0, 1.5)])
+def test_a_field_that_an_older_loupe_did_not_write_has_its_default(record):
+    line = json.loads(to_line(replace(record, memory_mb=300.0)))
+    assert from_line(json.dumps(line)).memory_mb == 300.0
+    del line["memory_mb"]
+    assert from_line(json.dumps(line)) == record
+    assert from_line(json.dumps(line | {"memory_mb": "much"})) is None
 
 
 @pytest.mark.parametrize("key", ["step", "train_loss", "record"])

@@ -16,6 +16,7 @@ from engine.recipes import RECIPES, Recipe
 from engine.records import (
     Cancelled,
     Epoch,
+    Evaluated,
     Evaluating,
     Failed,
     Finished,
@@ -246,6 +247,53 @@ def test_resumed_voids_what_was_logged_beyond_its_step() -> None:
     assert history.position == step(30)
 
 
+def evaluated(number: int, accuracy: float = 0.8) -> Evaluated:
+    return Evaluated(number, "val", 0.6, accuracy)
+
+
+def test_resumed_voids_evaluations_beyond_its_step_too() -> None:
+    run = logged(STARTED, evaluated(10), step(20), evaluated(20), epoch(1), evaluated(30))
+    assert [found.step for found in run.history().evaluations] == [10, 20, 30]
+    with run.log.open("a") as log:
+        log.write(to_line(Resumed(20)) + to_line(evaluated(25)))
+    assert [found.step for found in run.history().evaluations] == [10, 20, 25]
+    with run.log.open("a") as log:
+        log.write(to_line(Resumed(0)))
+    history = run.history()
+    assert (history.steps, history.epochs, history.evaluations) == ([], [], [])
+
+
+def test_what_is_evaluated_once_more_after_a_resumption_takes_the_place_of_the_first() -> None:
+    # The checkpoint is of the step itself, taken while it was evaluated.
+    again = replace(epoch(1), val_accuracy=0.9)
+    history = logged(
+        STARTED, step(20), evaluated(20), epoch(1), Resumed(20), STARTED, evaluated(20, accuracy=0.9), again
+    ).history()
+    assert history.steps == [step(20)]
+    assert history.evaluations == [evaluated(20, accuracy=0.9)]
+    assert history.epochs == [again]
+
+
+def test_an_evaluation_does_not_move_the_position() -> None:
+    assert logged(STARTED, step(10), evaluated(15)).history().position == step(10)
+    assert logged(STARTED, step(10), evaluated(15)).history().last == evaluated(15)
+
+
+def test_a_log_of_before_memory_was_noted_is_read() -> None:
+    run = logged(STARTED, step(10), epoch(1))
+    run.log.write_text(run.log.read_text().replace(', "memory_mb": 0.0', ""))
+    assert "memory_mb" not in run.log.read_text()
+    assert (run.history().steps, run.history().epochs) == ([step(10)], [epoch(1)])
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the full device is Linux's")
+def test_a_log_that_cannot_be_written_says_so(tmp_path: Path) -> None:
+    run = create_run(Recipe())
+    run.log.symlink_to("/dev/full")
+    with Log(run.log) as log, pytest.raises(LoupeError, match=rf"^The disk that holds {run.path} is full\. Free some"):
+        log.append(STARTED)
+
+
 def test_position_is_the_latest_figure() -> None:
     assert logged(step(10), step(20), epoch(1)).history().position.step == 20
     assert logged(epoch(1), step(30)).history().position == step(30)
@@ -276,6 +324,7 @@ def test_seconds_left_are_not_known_before_a_step() -> None:
         ([Preparing(0, 0), Queued("cpu")], "queued"),
         ([Preparing(0, 0), STARTED], "running"),
         ([STARTED, step(10)], "running"),
+        ([STARTED, step(10), Evaluated(10, "test", 0.5, 0.9)], "running"),
         ([STARTED, epoch(1)], "running"),
         ([STARTED, Evaluating("test", 5, 20)], "running"),
         ([STARTED, epoch(1), Stopped(*ENDED), Preparing(0, 0)], "starting"),
@@ -348,8 +397,13 @@ def test_looking_for_a_process_leaves_the_lock_free() -> None:
         ([STARTED, epoch(1)], "", True, "during epoch 2"),
         ([STARTED, *[epoch(n) for n in range(1, 11)]], "", True, "ended during its evaluation without a word"),
         ([STARTED, epoch(1)], "", True, "Resume it, and it goes on from its last checkpoint."),
-        ([STARTED, epoch(1)], "", False, "Start it again."),
-        ([STARTED], "x" * 5000 + " Killed: out of memory\n", False, "xxx Killed: out of memory. Start it again."),
+        ([STARTED, epoch(1)], "", False, "Resume it, and it starts from the beginning."),
+        (
+            [STARTED],
+            "x" * 5000 + " Killed: out of memory\n",
+            False,
+            "xxx Killed: out of memory. Resume it, and it starts from the beginning.",
+        ),
     ],
 )
 def test_a_run_that_died_is_explained(records: list[Record], output: str, checkpoint: bool, expected: str) -> None:
@@ -365,7 +419,7 @@ def test_a_run_that_died_is_explained(records: list[Record], output: str, checkp
 def test_what_ended_otherwise_is_explained() -> None:
     failed, cancelled, finished = logged(Failed("No such luck.")), logged(Cancelled()), logged(Finished(*ENDED))
     assert failed.explain(failed.history()) == "No such luck."
-    assert "Start it again from its recipe" in cancelled.explain(cancelled.history())
+    assert "Resume it, and it starts from the beginning" in cancelled.explain(cancelled.history())
     cancelled.checkpoint.touch()
     assert "Resume it" in cancelled.explain(cancelled.history())
     assert finished.explain(finished.history()) is None
@@ -389,20 +443,40 @@ def test_an_unknown_dataset_is_refused_before_there_is_a_run() -> None:
 
 
 @pytest.mark.parametrize(
-    ("records", "reason"),
+    ("epochs", "reason"),
     [
-        ([STARTED, Finished(*ENDED)], "has finished its"),
-        ([Preparing(0, 0), Cancelled()], "no checkpoint to go on from"),
-        ([Failed("no")], "no checkpoint to go on from"),
+        (None, "has finished its 3 epochs, so there is nothing to resume. To train it further, ask for more epochs."),
+        (2, "has made 3 epochs already, so it cannot end with 2. Ask for more than 5."),
+        (3, "has made 3 epochs already, so it cannot end with 3. Ask for more than 5."),
+        # Its patience came to an end before its epochs did: of no more than these it would make none.
+        (5, "has made 3 epochs already, so it cannot end with 5. Ask for more than 5."),
+        (6, "has no checkpoint to go on from. Start it again from its recipe."),
+        (10_001, "epochs is 10001, but must be between 1 and 10000."),
     ],
 )
-def test_what_cannot_go_on_is_not_resumed(records: list[Record], reason: str) -> None:
-    run = logged(*records)
-    before = run.log.read_bytes()
-    with pytest.raises(LoupeError, match=reason):
-        runs.resume(run)
-    assert run.log.read_bytes() == before
-    assert not run.output.exists()
+def test_a_finished_run_is_resumed_for_more_epochs_alone(epochs: int | None, reason: str) -> None:
+    run = logged(STARTED, epoch(1), epoch(2), epoch(3), Finished(*ENDED))
+    if epochs == 10_001:
+        run.checkpoint.touch()
+    assert run.recipe.epochs == 5
+    assert_not_resumed(run, epochs, reason)
+
+
+@pytest.mark.parametrize("end", [Stopped(*ENDED), Failed("no"), None])
+def test_a_run_does_not_end_with_fewer_epochs_than_it_has_made(end: Record | None) -> None:
+    run = launched_long_ago(logged(STARTED, epoch(1), epoch(2), epoch(3), *([end] if end else [])))
+    assert_not_resumed(run, 3, "has made 3 epochs already, so it cannot end with 3. Ask for more than 3.")
+
+
+def assert_not_resumed(run: Run, epochs: int | None, reason: str) -> None:
+    def files() -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in run.path.iterdir() if path.name != "lock"}
+
+    before = files()
+    with pytest.raises(LoupeError) as refused:
+        runs.resume(run, epochs)
+    assert str(refused.value).endswith(reason)
+    assert files() == before
 
 
 def test_a_run_that_is_going_on_is_not_resumed(hold: Callable[[Run], None]) -> None:

@@ -11,36 +11,53 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 
+from engine import machine, tuning
 from engine.dataset import Dataset, Split, open_dataset, save_dataset
 from engine.errors import LoupeError
+from engine.fetch import fetch
 from engine.inference import as_tensor
-from engine.machine import resolve
-from engine.recipes import FIELDS, TYPES, Recipe
-from engine.records import Epoch, Step
-from engine.training import Training, fit, hold_back, validation_split
+from engine.models import build_model
+from engine.recipes import FIELDS, TYPES, Recipe, change, find_recipe
+from engine.records import Epoch, Evaluated, Step
+from engine.training import GATHERED_AT_ONCE, PENDING_MOST, Training, fit, hold_back, validation_split
 
 CPU = torch.device("cpu")
-TIMES = ("train_seconds", "images_per_second")
+OF_THE_MACHINE = ("train_seconds", "images_per_second", "memory_mb")
+
+Yielded = list[Step | Evaluated | Epoch | None]
 
 
 def recipe(**settings) -> Recipe:
-    return Recipe(**{"model": "mlp", "precision": "float32", "device": "cpu"} | settings)
+    as_machines_differ = {"device": "cpu", "precision": "float32", "convolutions": "onednn", "threads": 1}
+    return Recipe(**{"model": "mlp"} | as_machines_differ | settings)
 
 
-def train(chosen: Recipe, dataset: Dataset) -> tuple[Training, list[Step | Epoch | None]]:
+def train(chosen: Recipe, dataset: Dataset) -> tuple[Training, Yielded]:
     training = Training(chosen, dataset, CPU)
     return training, list(fit(training, dataset))
 
 
-def epochs_of(yielded: list[Step | Epoch | None]) -> list[Epoch]:
+def epochs_of(yielded: Yielded) -> list[Epoch]:
     return [record for record in yielded if isinstance(record, Epoch)]
 
 
-def figures(yielded: list[Step | Epoch | None]) -> list[dict]:
-    """What was yielded, but for what a clock says."""
+def evaluations_of(yielded: Yielded) -> list[Evaluated]:
+    return [record for record in yielded if isinstance(record, Evaluated)]
+
+
+def figures(yielded: Yielded) -> list[dict]:
+    """What was yielded, but for what is the machine's."""
     return [
-        {name: value for name, value in asdict(record).items() if name not in TIMES} for record in yielded if record
+        {"record": type(record)} | {name: value for name, value in asdict(record).items() if name not in OF_THE_MACHINE}
+        for record in yielded
+        if record
     ]
+
+
+@pytest.fixture
+def blobs() -> Dataset:
+    fetch("blobs")
+    return open_dataset("blobs")
 
 
 def assert_same_weights(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
@@ -89,11 +106,24 @@ def test_steps_are_means_since_the_last_report(colours: Dataset) -> None:
     assert epochs_of(yielded)[0].train_loss == pytest.approx(sum(losses) / 9, rel=1e-6)
 
 
-def test_train_seconds_grow_and_images_per_second_are_positive(colours: Dataset) -> None:
+def test_train_seconds_grow_and_images_per_second_and_memory_are_positive(colours: Dataset) -> None:
     _, yielded = train(recipe(epochs=3, batch_size=10, log_every=2), colours)
     records = [record for record in yielded if record]
     assert [r.train_seconds for r in records] == sorted(r.train_seconds for r in records)
-    assert all(record.images_per_second > 0 for record in records)
+    assert all(record.images_per_second > 0 and record.memory_mb > 1 for record in records)
+
+
+def test_figures_that_wait_for_long_are_summed_up_all_the_same(make_colours) -> None:
+    dataset = make_colours(train=3 * PENDING_MOST, height=2, width=2)
+    chosen = {"optimizer": "sgd", "learning_rate": 0.1, "epochs": 1, "batch_size": 128}
+    _, once = train(recipe(log_every=1_000, **chosen), dataset)
+    _, each = train(recipe(log_every=1, **chosen), dataset)
+    steps = [record for record in each if isinstance(record, Step)]
+    assert len(steps) == 96
+    (epoch,) = epochs_of(once)
+    assert figures([epoch]) == figures(epochs_of(each))
+    assert epoch.train_loss == pytest.approx(sum(step.train_loss for step in steps) / 96, rel=1e-6)
+    assert epoch.train_accuracy == pytest.approx(sum(step.train_accuracy for step in steps) / 96, rel=1e-6)
 
 
 # Repeatable
@@ -334,6 +364,64 @@ def test_an_epoch_cut_short_keeps_what_there_is(digits: Dataset) -> None:
     assert_same_weights(training.kept_weights(), training.model.state_dict())
 
 
+# Evaluations within the training
+
+
+@pytest.mark.parametrize("model", ["mlp", "convnet"])
+@pytest.mark.parametrize(("share", "judged"), [(0.2, "val"), (0.0, "test")])
+def test_evaluations_equal_scikit_learns(digits: Dataset, model: str, share: float, judged: str) -> None:
+    # 1,437 images are 15 steps an epoch; 1,150 are 12.
+    chosen = recipe(model=model, epochs=2, batch_size=100, validation_share=share, evaluate_every=5, log_every=5)
+    training = Training(chosen, digits, CPU)
+    indices = training.val_indices if judged == "val" else torch.arange(360)
+    split = digits.splits["train" if judged == "val" else "test"]
+    pixels = as_tensor(split.images)[indices].permute(0, 3, 1, 2) / 255
+    found = []
+    for record in fit(training, digits):
+        if isinstance(record, Evaluated):
+            with torch.no_grad():
+                logits = copy.deepcopy(training.model).eval()(pixels)
+            truth = split.labels[indices.numpy()]
+            loss = log_loss(truth, logits.double().softmax(1), labels=range(10))
+            assert record.loss == pytest.approx(loss, abs=1e-5)
+            assert record.accuracy == accuracy_score(truth, logits.argmax(1))
+            assert (record.step, record.split) == (training.step, judged)
+            found.append(record.step)
+    assert found == {"val": [5, 10, 15, 20], "test": [5, 10, 15, 20, 25, 30]}[judged]
+
+
+def test_the_evaluation_of_an_epochs_last_step_comes_between_its_step_and_its_epoch(colours: Dataset) -> None:
+    chosen = recipe(epochs=2, batch_size=30, log_every=3, evaluate_every=3)
+    _, yielded = train(chosen, colours)
+    assert [type(record) for record in yielded if record] == [Step, Evaluated, Epoch] * 2
+    assert [record.step for record in yielded if record] == [3, 3, 3, 6, 6, 6]
+
+
+def test_nothing_is_evaluated_where_there_is_nothing_to_judge_by(make_colours) -> None:
+    _, yielded = train(recipe(epochs=1, batch_size=30, evaluate_every=1), make_colours(test=0))
+    assert [type(record) for record in yielded] == [type(None)] * 2 + [Epoch]
+
+
+def test_evaluations_do_not_disturb_training(colours: Dataset) -> None:
+    chosen = {"model": "convnet", "epochs": 2, "batch_size": 9, "augment": "shift=1", "validation_share": 0.2}
+    plain, expected = train(recipe(**chosen), colours)
+    evaluated, yielded = train(recipe(evaluate_every=3, **chosen), colours)
+    assert len(evaluations_of(yielded)) == 16 // 3
+    assert figures(epochs_of(yielded)) == figures(epochs_of(expected))
+    assert_same_weights(evaluated.model.state_dict(), plain.model.state_dict())
+
+
+def test_an_evaluation_finds_weights_that_have_diverged(colours: Dataset) -> None:
+    chosen = recipe(
+        optimizer="sgd", learning_rate=100.0, weight_decay=10.0, epochs=100, batch_size=90, evaluate_every=1
+    )
+    training = Training(chosen, colours, CPU)
+    with pytest.raises(LoupeError, match=r"at step \d+: training has diverged"):
+        for record in fit(training, colours):
+            if isinstance(record, Epoch):
+                assert record.step == training.step
+
+
 # Optimisers and schedules
 
 
@@ -356,10 +444,15 @@ def reference(name: str, steps: int) -> list[float]:
 def test_schedules_follow_torchs(colours: Dataset, name: str) -> None:
     chosen = recipe(optimizer="sgd", learning_rate=0.1, schedule=name, epochs=4, batch_size=30, log_every=1)
     training = Training(chosen, colours, CPU)
-    rates = [training.learning_rate]
-    rates += [record.learning_rate for record in fit(training, colours) if isinstance(record, Step)]
-    assert rates == pytest.approx(reference(name, 12), rel=1e-9, abs=1e-12)
-    assert len(set(rates)) > 10
+    made_with, to_come = [], [training.learning_rate]
+    for record in fit(training, colours):
+        if isinstance(record, Step):
+            made_with.append(training.optimizer.param_groups[0]["lr"])
+            to_come.append(record.learning_rate)
+    expected = pytest.approx(reference(name, 12), rel=1e-9, abs=1e-12)
+    assert to_come == expected
+    assert [*made_with, to_come[-1]] == expected
+    assert len(set(made_with)) > 10
 
 
 def test_a_constant_rate_stays(colours: Dataset) -> None:
@@ -422,11 +515,39 @@ CHOICES = [
 def test_every_choice_of_a_field_trains(make_colours, name: str, choice: object) -> None:
     dataset = make_colours(train=60, height=28, width=30)  # large enough for every model
     settings = {"optimizer": "sgd", "learning_rate": 0.01, "validation_share": 0.2, "epochs": 2, "batch_size": 16}
-    training, yielded = train(resolve(recipe(**settings | {name: choice})), dataset)
+    chosen = tuning.resolve(machine.resolve(recipe(**settings | {name: choice})), dataset)
+    training, yielded = train(chosen, dataset)
     epochs = epochs_of(yielded)
     assert len(epochs) == 2
     assert epochs[1].train_loss < epochs[0].train_loss
     assert all(value.dtype != torch.bfloat16 for value in training.model.state_dict().values())
+
+
+@pytest.fixture
+def as_convolutions_were():
+    """What a test sets for its process is as before afterwards."""
+    before = torch.backends.mkldnn.enabled
+    yield
+    torch.backends.mkldnn.set_flags(before)
+
+
+@pytest.mark.usefixtures("as_convolutions_were")
+# Of one with more layers the last bits grow into more than a tolerance within these few steps.
+@pytest.mark.parametrize("model", ["lenet5", "convnet"])
+def test_native_convolutions_give_the_results_of_onednns(make_colours, model: str) -> None:
+    dataset = make_colours(train=48, height=28, width=30)
+    settings = {"optimizer": "sgd", "learning_rate": 0.003, "batch_size": 16, "epochs": 2, "validation_share": 0.25}
+    trained = {}
+    for convolutions in ("onednn", "native"):
+        chosen = recipe(model=model, convolutions=convolutions, evaluate_every=2, **settings)
+        tuning.use(chosen)
+        trained[convolutions] = train(chosen, dataset)
+    (theirs, expected), (native, yielded) = trained["onednn"], trained["native"]
+    for name, value in native.model.state_dict().items():
+        torch.testing.assert_close(value, theirs.model.state_dict()[name], rtol=1e-3, atol=1e-4)
+    assert [type(record) for record in yielded] == [type(record) for record in expected]
+    for ours, other in zip(epochs_of(yielded), epochs_of(expected), strict=True):
+        assert (ours.train_loss, ours.val_loss) == pytest.approx((other.train_loss, other.val_loss), rel=1e-3)
 
 
 def test_bfloat16_computes_in_bfloat16(digits: Dataset) -> None:
@@ -460,6 +581,89 @@ def test_a_class_without_training_images_has_no_weight_and_does_not_hurt() -> No
     training, yielded = train(recipe(class_weights="balanced", epochs=1), open_dataset("lacking"))
     assert training.class_weights.tolist() == [1.0, 1.0, 0.0]
     assert epochs_of(yielded)[0].train_loss > 0
+
+
+def lacking(train: list[int], **others: list[int]) -> Dataset:
+    """Make a dataset of the classes a, b and c with these labels in its splits."""
+
+    def drawn(labels: list[int]) -> Split:
+        return Split(np.random.randint(0, 256, (len(labels), 8, 8, 1)).astype(np.uint8), np.array(labels))
+
+    save_dataset("lacking", ("a", "b", "c"), {name: drawn(ls) for name, ls in ({"train": train} | others).items()}, "")
+    return open_dataset("lacking")
+
+
+@pytest.mark.parametrize(("split", "what"), [("test", "3 test images"), ("val", "3 validation images")])
+def test_a_class_that_is_asked_for_but_not_taught_is_refused(split: str, what: str) -> None:
+    with pytest.raises(LoupeError) as refused:
+        Training(recipe(), lacking([0, 1] * 10, **{split: [0, 2, 1, 2, 2]}), CPU)
+    assert str(refused.value) == (
+        f"The class 'c' has {what} but none to train on, so it cannot be learned. "
+        "Add training images of it, or import the dataset without it."
+    )
+
+
+def test_a_class_whose_images_are_all_held_back_is_refused() -> None:
+    dataset = lacking([2] + [0, 1] * 10, test=[0, 1, 2])
+    refused, taught = 0, 0
+    for seed in range(20):
+        chosen = recipe(validation_share=0.5, split_seed=seed)
+        if 0 in hold_back(dataset, chosen)[0]:
+            taught += 1
+            Training(chosen, dataset, CPU)
+            continue
+        refused += 1
+        with pytest.raises(LoupeError) as raised:
+            Training(chosen, dataset, CPU)
+        assert str(raised.value) == (
+            "The class 'c' has 1 validation image but none to train on, so it cannot be learned. "
+            "All its images were held back: lower validation_share, or set another split_seed."
+        )
+    assert refused and taught
+
+
+# Batches of one, of which batch norm has nothing to compare
+
+
+def of_one_left(height: int, width: int, make_colours) -> Dataset:
+    return make_colours(train=9, test=0, height=height, width=width)  # of batches of 4 the last has one image
+
+
+@pytest.mark.parametrize("model", ["convnet", "resnet-fast"])
+def test_a_last_batch_of_one_pixel_is_refused_with_batch_norm(make_colours, model: str) -> None:
+    dataset = of_one_left(1, 1, make_colours)
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        build_model(model, (1, 1, 3), 3)(torch.rand(1, 3, 1, 1))
+    with pytest.raises(LoupeError) as refused:
+        Training(recipe(model=model, batch_size=4), dataset, CPU)
+    assert str(refused.value) == (
+        "With 9 training images in batches of 4 the last batch is a single image, and batch norm, which "
+        f"{model} has, needs at least two. Set drop_last to true, which leaves it out, or another batch_size."
+    )
+    with pytest.raises(LoupeError, match=r"needs at least two\. Set batch_size to 2 or more\.$"):
+        Training(recipe(model=model, batch_size=1), dataset, CPU)
+    for way_out in ({"batch_size": 4, "drop_last": True}, {"batch_size": 3}, {"batch_size": 9}):
+        training, _ = train(recipe(model=model, epochs=1, **way_out), dataset)
+        assert training.epoch == 1
+
+
+@pytest.mark.parametrize(
+    ("model", "height", "width"),
+    [
+        ("mlp", 1, 1),
+        *[(model, *size) for model in ("convnet", "resnet-fast") for size in ((1, 2), (2, 2), (4, 4), (5, 4), (9, 9))],
+        ("convnet-fast", 20, 20),
+    ],
+)
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_a_last_batch_of_one_image_is_trained_on_where_that_is_harmless(
+    make_colours, model: str, height: int, width: int, batch_size: int
+) -> None:
+    training, yielded = train(
+        recipe(model=model, batch_size=batch_size, epochs=1), of_one_left(height, width, make_colours)
+    )
+    assert training.images_seen == 9
+    assert len(epochs_of(yielded)) == 1
 
 
 def test_gradients_are_clipped(digits: Dataset) -> None:
@@ -523,46 +727,127 @@ def test_the_best_weights_of_before_are_not_forgotten(digits: Dataset) -> None:
     assert_same_weights(after.kept_weights(), before.kept_weights())
 
 
-@pytest.mark.parametrize("yielded_before", [1, 8, 10, 17], ids=["first step", "validated", "mid-epoch", "end of epoch"])
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"model": "convnet", "optimizer": "sgd", "momentum": 0.9, "schedule": "one-cycle", "learning_rate": 0.05},
-        {"model": "mlp", "optimizer": "adamw", "schedule": "cosine"},
-    ],
-    ids=["convnet", "mlp"],
-)
-def test_a_training_goes_on_as_if_it_had_never_been_cut_off(
-    colours: Dataset, settings: dict, yielded_before: int
-) -> None:
-    # 72 images in batches of 9: eight steps an epoch, which yield seven times, then validation once, then the epoch.
-    chosen = recipe(
-        epochs=3,
-        batch_size=9,
-        log_every=3,
-        augment="flip shift=2 rotate=5 crop=0.9 erase=0.2",
-        patience=9,
-        class_weights="balanced",
-        clip_norm=1.0,
-        validation_share=0.2,
-        keep="best",
-        scaling="dataset",
-        **settings,
-    )
-    whole, expected = train(chosen, colours)
-
-    cut_off = Training(chosen, colours, CPU)
-    yielded = list(itertools.islice(fit(cut_off, colours), yielded_before))
+def written(training: Training) -> bytes:
     file = io.BytesIO()
-    torch.save(cut_off.state_dict(), file)
-    file.seek(0)
-    torch.rand(3)
-    going_on = Training(chosen, colours, CPU)
-    going_on.load_state_dict(torch.load(file, weights_only=True))
-    yielded += fit(going_on, colours)
+    torch.save(training.state_dict(), file)
+    return file.getvalue()
 
-    assert figures(yielded) == figures(expected)
-    assert_same_weights(going_on.model.state_dict(), whole.model.state_dict())
-    assert_same_weights(going_on.kept_weights(), whole.kept_weights())
-    assert going_on.images_seen == whole.images_seen
-    assert going_on.kept_figures()["kept"] == whole.kept_figures()["kept"]
+
+def going_on_from(state: bytes, chosen: Recipe, dataset: Dataset) -> Training:
+    training = Training(chosen, dataset, CPU)
+    training.load_state_dict(torch.load(io.BytesIO(state), weights_only=True))
+    return training
+
+
+CUT = {
+    # 72 images in batches of 9 are eight steps, gathered in one go.
+    "convnet": {
+        "model": "convnet",
+        "optimizer": "sgd",
+        "schedule": "one-cycle",
+        "learning_rate": 0.05,
+        "batch_size": 9,
+        "augment": "flip shift=2 rotate=5 crop=0.9 erase=0.2",
+        "validation_share": 0.2,
+        "scaling": "dataset",
+        "class_weights": "balanced",
+        "clip_norm": 1.0,
+        "patience": 9,
+        "keep": "best",
+        "evaluate_every": 5,
+        "log_every": 3,
+    },
+    # 840 images in batches of 100 are nine steps, gathered by twos; the 560 held back are two batches.
+    "mlp": {
+        "model": "mlp",
+        "optimizer": "adamw",
+        "schedule": "cosine",
+        "warmup_epochs": 0.5,
+        "batch_size": 100,
+        "augment": "shift=1",
+        "validation_share": 0.4,
+        "label_smoothing": 0.1,
+        "evaluate_every": 4,
+        "log_every": 4,
+    },
+    # Nothing is held back: test images are judged by. Each batch is gathered for itself.
+    "large batches": {"model": "convnet", "batch_size": 300, "drop_last": True, "augment": "flip", "evaluate_every": 1},
+    "no shuffling": {"model": "mlp", "batch_size": 7, "shuffle": False, "augment": "erase=0.5", "log_every": 1},
+}
+
+
+@pytest.mark.parametrize("name", CUT)
+def test_wherever_a_training_is_cut_it_goes_on_as_if_it_had_not_been(make_colours, name: str) -> None:
+    count = {"convnet": 90, "mlp": 1400, "large batches": 1000, "no shuffling": 90}[name]
+    check_that_it_goes_on_from_everywhere(recipe(epochs=2, **CUT[name]), make_colours(train=count, height=6, width=5))
+
+
+def test_wherever_a_training_on_a_table_is_cut_it_goes_on_as_if_it_had_not_been(blobs: Dataset) -> None:
+    chosen = change(find_recipe("blobs-mlp"), {"device": "cpu", "epochs": 2, "log_every": 3, "evaluate_every": 4})
+    assert 4 * chosen.batch_size == GATHERED_AT_ONCE
+    check_that_it_goes_on_from_everywhere(chosen, blobs)
+    check_that_it_goes_on_from_everywhere(change(chosen, {"validation_share": 0.1, "scaling": "dataset"}), blobs)
+
+
+def check_that_it_goes_on_from_everywhere(chosen: Recipe, dataset: Dataset) -> None:
+    whole, expected = train(chosen, dataset)
+    assert len(epochs_of(expected)) == 2
+    assert bool(evaluations_of(expected)) == bool(chosen.evaluate_every)
+
+    saved = Training(chosen, dataset, CPU)
+    yielded, states = [], []
+    for record in fit(saved, dataset):
+        yielded.append(record)
+        states.append(written(saved))
+    assert figures(yielded) == figures(expected)  # saving changes nothing
+    assert_same_weights(saved.model.state_dict(), whole.model.state_dict())
+
+    for cut, state in enumerate(states, start=1):
+        torch.rand(3)  # what others draw must not matter
+        going_on = going_on_from(state, chosen, dataset)
+        assert figures(yielded[:cut] + list(fit(going_on, dataset))) == figures(expected), cut
+        assert_same_weights(going_on.model.state_dict(), whole.model.state_dict())
+        assert_same_weights(going_on.kept_weights(), whole.kept_weights())
+        assert going_on.images_seen == whole.images_seen
+        assert going_on.kept_figures()["kept"] == whole.kept_figures()["kept"]
+
+
+def test_a_training_that_is_cut_waits_as_long_as_if_it_had_not_been(digits: Dataset) -> None:
+    chosen = recipe(epochs=50, batch_size=50, validation_share=0.1, patience=2, log_every=10)
+    whole, expected = train(chosen, digits)
+    assert 3 < whole.epoch < 50
+    assert whole.epoch == whole.risen_in + 2
+    saved = Training(chosen, digits, CPU)
+    states = [written(saved) for record in fit(saved, digits) if isinstance(record, Epoch)]
+    for cut, state in enumerate(states, start=1):
+        going_on = list(fit(going_on_from(state, chosen, digits), digits))
+        assert [epoch.epoch for epoch in epochs_of(going_on)] == list(range(cut + 1, whole.epoch + 1))
+        assert figures(epochs_of(going_on)) == figures(epochs_of(expected)[cut:])
+
+
+def test_a_training_that_is_made_longer_ends_as_one_of_that_length(digits: Dataset) -> None:
+    settings = {"model": "convnet", "optimizer": "sgd", "augment": "shift=1", "batch_size": 100, "log_every": 4}
+    short, first = train(recipe(epochs=1, **settings), digits)
+    longer = going_on_from(written(short), recipe(epochs=2, **settings), digits)
+    whole, expected = train(recipe(epochs=2, **settings), digits)
+    assert figures([*first, *fit(longer, digits)]) == figures(expected)
+    assert_same_weights(longer.model.state_dict(), whole.model.state_dict())
+
+
+def test_a_training_that_is_made_longer_is_given_its_patience_anew(digits: Dataset) -> None:
+    # So small a rate changes no answer: no epoch is better than the first.
+    settings = {"optimizer": "sgd", "learning_rate": 1e-8, "validation_share": 0.2, "patience": 2}
+    impatient, yielded = train(recipe(epochs=9, **settings), digits)
+    assert len(epochs_of(yielded)) == 3
+    as_long = going_on_from(written(impatient), recipe(epochs=9, **settings), digits)
+    assert list(fit(as_long, digits)) == []
+    longer = going_on_from(written(impatient), recipe(epochs=10, **settings), digits)
+    assert [epoch.epoch for epoch in epochs_of(list(fit(longer, digits)))] == [4, 5]
+    # ... and only once: cut again, it does not begin to wait from there.
+    again = going_on_from(written(longer), recipe(epochs=10, **settings), digits)
+    assert list(fit(again, digits)) == []
+
+
+def test_augmentation_is_refused_for_a_table(blobs: Dataset) -> None:
+    with pytest.raises(LoupeError, match=r"^augment is 'flip', which changes images, but blobs is a table\."):
+        Training(change(find_recipe("blobs-mlp"), {"augment": "flip"}), blobs, CPU)

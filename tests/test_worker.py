@@ -1,9 +1,12 @@
 import json
 import os
 import pickle
+import resource
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -14,13 +17,27 @@ from filelock import FileLock
 from processes import LaunchedProcess, ending_its_runs, folders, python, wait_until, watching_launches
 from sklearn.metrics import accuracy_score, log_loss
 
-from engine import runs
-from engine.classifier import load_classifier
+from engine import runs, tuning
+from engine.classifier import load_classifier, save_weights
 from engine.dataset import Dataset
 from engine.errors import LoupeError
+from engine.fetch import fetch
 from engine.predictions import load_predictions
 from engine.recipes import Recipe, change, find_recipe
-from engine.records import Cancelled, Epoch, Failed, Finished, Step, Stopped
+from engine.records import (
+    Cancelled,
+    Epoch,
+    Evaluated,
+    Failed,
+    Finished,
+    Preparing,
+    Queued,
+    Resumed,
+    Step,
+    Stopped,
+    from_line,
+    to_line,
+)
 from engine.runs import ACTIVE, Run, create_run
 from engine.training import Training, fit
 from engine.worker import execute, load_checkpoint, save_checkpoint
@@ -53,11 +70,11 @@ def has_ended(run: Run) -> bool:
     return run.status() not in ACTIVE
 
 
-def assert_its_model_is_what_it_says(run: Run, dataset: Dataset) -> None:
+def assert_its_model_is_what_it_says(run: Run, dataset: Dataset, splits: Sequence[str] = ("val", "test")) -> None:
     """Hold the last record, the predictions and the weights of a run against each other and scikit-learn."""
     ended = run.history().ended
     truth = dataset.splits["test"].labels
-    for split in ("val", "test"):
+    for split in splits:
         predictions = load_predictions(run.predictions(split))
         accuracy, loss = getattr(ended, f"{split}_accuracy"), getattr(ended, f"{split}_loss")
         assert accuracy == accuracy_score(predictions.labels, predictions.predicted)
@@ -170,7 +187,8 @@ def test_a_run_says_what_it_trains_and_on_what(queue: Queue, digits: Dataset) ->
         "torch": torch.__version__,
     }
     assert recipe.precision in ("float32", "bfloat16")
-    assert change(QUICK, {"precision": recipe.precision}) == recipe
+    assert recipe.convolutions in ("onednn", "native")
+    assert change(QUICK, {"precision": recipe.precision, "convolutions": recipe.convolutions}) == recipe
 
 
 def test_a_run_leaves_nothing_else_in_its_directory(queue: Queue) -> None:
@@ -259,7 +277,9 @@ def killed(begun: dict[str, Run], digits_data: Path, tmp_path_factory: pytest.Te
     with folders(digits_data, folder), ending_its_runs(digits_data, folder):
         # Small batches make long epochs: there is time to kill it.
         with watching_launches():
-            run = runs.start(change(QUICK, {"model": "mlp", "epochs": 4, "batch_size": 4, "log_every": 50}))
+            run = runs.start(
+                change(QUICK, {"model": "mlp", "epochs": 4, "batch_size": 4, "log_every": 50, "evaluate_every": 70})
+            )
             process = LaunchedProcess.latest
         wait_until(run.weights.exists)
         process.send_signal(signal.SIGKILL)
@@ -305,22 +325,80 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(killed: Killed, digits: D
     assert_its_model_is_what_it_says(run, digits)
 
 
-def test_a_killed_run_ends_as_one_that_was_never_killed(killed: Killed, digits: Dataset) -> None:
-    training = Training(killed.run.recipe, digits, CPU)
-    records = [record for record in fit(training, digits) if record]
+def assert_it_ended_as_one_in_one_go(run: Run, dataset: Dataset) -> None:
+    """Train the run's recipe here without a break, and hold its log, checkpoint and weights against that."""
+    tuning.use(run.recipe)
+    try:
+        training = Training(run.recipe, dataset, CPU)
+        records = [record for record in fit(training, dataset) if record]
+    finally:
+        torch.backends.mkldnn.set_flags(True)
 
-    def without_times(logged: list) -> list[dict]:
-        times = ("train_seconds", "images_per_second")
-        return [{name: value for name, value in asdict(r).items() if name not in times} for r in logged]
+    def as_trained(logged: list) -> list[dict]:
+        of_the_machine = ("train_seconds", "images_per_second", "memory_mb")
+        return [{name: value for name, value in asdict(r).items() if name not in of_the_machine} for r in logged]
 
-    history = killed.run.history()
-    assert without_times(history.steps) == without_times([r for r in records if isinstance(r, Step)])
-    assert without_times(history.epochs) == without_times([r for r in records if isinstance(r, Epoch)])
-    state = torch.load(killed.run.checkpoint, weights_only=True)
+    history = run.history()
+    for kind, logged in ((Step, history.steps), (Epoch, history.epochs), (Evaluated, history.evaluations)):
+        assert as_trained(logged) == as_trained([record for record in records if isinstance(record, kind)])
+    state = torch.load(run.checkpoint, weights_only=True)
     for name, value in training.model.state_dict().items():
         assert torch.equal(state["model"][name], value), name
     for name, value in training.kept_weights().items():
-        assert torch.equal(load_classifier(killed.run).model.state_dict()[name], value), name
+        assert torch.equal(load_classifier(run).model.state_dict()[name], value), name
+
+
+def test_a_killed_run_ends_as_one_that_was_never_killed(killed: Killed, digits: Dataset) -> None:
+    assert killed.run.history().evaluations
+    assert_it_ended_as_one_in_one_go(killed.run, digits)
+
+
+# A run that has finished, and is then made longer
+
+
+def test_a_finished_run_that_is_made_longer_ends_as_one_of_that_length(digits: Dataset, tmp_path: Path) -> None:
+    recipe = Recipe(model="mlp", optimizer="sgd", epochs=2, batch_size=100, log_every=4, device="cpu", threads=1)
+    with ending_its_runs(tmp_path / "data", tmp_path / "runs"):
+        run = runs.start(recipe)
+        wait_until(lambda: has_ended(run))
+        assert [epoch.epoch for epoch in run.history().epochs] == [1, 2]
+        runs.resume(run, 4)
+        wait_until(lambda: has_ended(run))
+    run = Run(run.path)
+    assert run.status() == "finished"
+    assert run.history().ended.epochs == run.recipe.epochs == 4
+    assert run.history().ended.kept == "epoch 4, the last"
+    assert [epoch.epoch for epoch in run.history().epochs] == [1, 2, 3, 4]
+    assert records_of(run).count("resumed") == 1
+    assert load_predictions(run.predictions("test")).accuracy == run.history().ended.test_accuracy
+    assert_it_ended_as_one_in_one_go(run, digits)
+
+
+# A run without a checkpoint
+
+
+def test_a_run_without_a_checkpoint_starts_from_the_beginning(digits: Dataset, tmp_path: Path) -> None:
+    recipe = Recipe(model="mlp", epochs=1, batch_size=100, log_every=5, device="cpu", threads=1, precision="float32")
+    died = [Preparing(0, 0), Queued("cpu"), Step(5, 1, 0.5, 0.5, 0.1, 100.0, 1.0), Evaluated(5, "test", 0.5, 0.5)]
+    ends = {"died": died, "failed": [*died, Failed("No such luck.")], "stopped": [Preparing(0, 0), Cancelled()]}
+    begun = {}
+    with ending_its_runs(tmp_path / "data", tmp_path / "runs"):
+        for status, records in ends.items():
+            run = create_run(recipe)
+            run.log.write_text("".join(to_line(record) for record in records))
+            run.request_stop()  # of before
+            assert run.status() == status
+            runs.resume(run)
+            begun[status] = run
+        wait_until(lambda: all(has_ended(run) for run in begun.values()))
+    for status, run in begun.items():
+        history = run.history()
+        assert run.status(history) == "finished"
+        assert [step.step for step in history.steps] == [5, 10, 15]
+        assert [epoch.epoch for epoch in history.epochs] == [1]
+        assert history.evaluations == []
+        assert Resumed(0) in [from_line(line) for line in run.log.read_text().splitlines()]
+        assert_its_model_is_what_it_says(run, digits, splits=("test",)), status
 
 
 # Other ends
@@ -358,7 +436,8 @@ def executed(recipe: Recipe) -> Run:
 
 @pytest.fixture
 def mlp(digits: Dataset) -> Recipe:
-    return Recipe(model="mlp", epochs=1, batch_size=200, device="cpu", precision="float32", threads=1)
+    as_machines_differ = {"device": "cpu", "precision": "float32", "convolutions": "onednn", "threads": 1}
+    return Recipe(model="mlp", epochs=1, batch_size=200, **as_machines_differ)
 
 
 @pytest.mark.parametrize(
@@ -441,6 +520,149 @@ def test_a_dataset_without_a_test_split_is_trained_on(make_colours) -> None:
     assert (ended.test_loss, ended.test_accuracy, ended.val_loss, ended.val_accuracy) == (None,) * 4
 
 
+def test_a_table_is_trained_on_and_evaluated() -> None:
+    fetch("blobs")
+    run = executed(change(find_recipe("blobs-mlp"), {"device": "cpu"}))
+    history = run.history()
+    assert run.status(history) == "finished"
+    assert [(evaluated.step, evaluated.split) for evaluated in history.evaluations] == [
+        (14 * epoch, "test") for epoch in range(1, 11)
+    ]
+    last = history.evaluations[-1]
+    assert (history.ended.test_loss, history.ended.test_accuracy) == pytest.approx((last.loss, last.accuracy))
+    assert history.ended.test_accuracy == load_predictions(run.predictions("test")).accuracy > 0.9
+    with pytest.raises(LoupeError, match="This model classifies rows of 4 numbers, not pictures"):
+        load_classifier(run).classify(np.zeros((8, 8, 1), np.uint8))
+
+
+# Too little memory, and full disks
+
+EXECUTED_WITH_LITTLE_MEMORY = """
+import resource, sys
+from pathlib import Path
+import torch
+import engine.classifier, engine.training, engine.tuning
+from engine.runs import Run
+from engine.worker import execute
+
+torch.set_num_threads(1)
+torch.nn.Conv2d(1, 1, 3)(torch.ones(1, 1, 9, 9)).sum().backward()
+used = next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmSize"))
+resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[2]),) * 2)
+execute(Run(Path(sys.argv[1])))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
+@pytest.mark.parametrize(
+    ("batch_size", "way_out"),
+    [(600, "Try batch_size 300 in place of 600"), (1, "Choose a smaller model, or smaller images")],
+)
+def test_too_little_memory_is_told_with_a_way_out(make_colours, batch_size: int, way_out: str) -> None:
+    # The first convolution of 600 such images makes 314 MB; that of one large image 268 MB.
+    side = {600: 64, 1: 1448}[batch_size]
+    make_colours(train=max(batch_size, 3), test=0, height=side, width=side)
+    settings = {"device": "cpu", "threads": 1, "precision": "float32", "convolutions": "onednn"}
+    run = create_run(Recipe(dataset="colours", model="convnet", batch_size=batch_size, epochs=1, **settings))
+    with python("-c", EXECUTED_WITH_LITTLE_MEMORY, str(run.path), "200_000_000", stderr=subprocess.PIPE) as process:
+        _, printed = process.communicate()
+    assert (process.returncode, printed) == (0, "")
+    assert run.status() == "failed"
+    assert run.history().last.error == (
+        f"Memory was not enough for a step of training. {way_out}, or end other programs that use much of it."
+    )
+    assert records_of(run)[-1] == "failed"
+
+
+@contextmanager
+def files_limited_to(size: int) -> Iterator[None]:
+    """Let no file of this process grow beyond a size, as none does on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.9, 0.999])
+def test_a_checkpoint_that_the_disk_has_no_room_for_leaves_the_old_one_whole(
+    mlp: Recipe, digits: Dataset, share: float
+) -> None:
+    run = executed(mlp)
+    before = {path.name: path.read_bytes() for path in (run.checkpoint, run.weights)}
+    longer = Training(change(run.recipe, {"epochs": 2}), digits, CPU)
+    load_checkpoint(run, longer, digits)
+    next(fit(longer, digits))
+    with files_limited_to(int(share * run.checkpoint.stat().st_size)), pytest.raises(LoupeError) as raised:
+        save_checkpoint(run, longer, digits)
+    assert str(raised.value).startswith(f"{run.path} cannot be written (File too large). ")
+    assert {path.name: path.read_bytes() for path in (run.checkpoint, run.weights)} == before
+    assert not list(run.path.glob(".*"))
+    again = Training(mlp, digits, CPU)
+    load_checkpoint(run, again, digits)
+    assert again.step == 8
+
+
+def test_weights_that_the_disk_has_no_room_for_are_told_in_a_sentence(mlp: Recipe, digits: Dataset) -> None:
+    training = Training(mlp, digits, CPU)
+    run = create_run(mlp)
+    with files_limited_to(20_000), pytest.raises(LoupeError, match=r"cannot be written \(File too large\)"):
+        save_weights(run.weights, training.kept_weights(), "mlp", training.preprocessing)
+    assert [path.name for path in run.path.iterdir()] == ["recipe.json"]
+
+
+EXECUTED_WITH_SMALL_FILES = """
+import resource, runpy, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
+del sys.argv[2]
+runpy.run_module("engine.worker", run_name="__main__")
+"""
+
+
+def execute_with_small_files(run: Run, limit: int) -> int:
+    arguments = "-c", EXECUTED_WITH_SMALL_FILES, str(run.path), str(limit)
+    with run.output.open("wb") as output, python(*arguments, stderr=output) as process:
+        return process.wait()
+
+
+def test_a_run_whose_checkpoint_finds_no_room_fails_and_goes_on_once_there_is_some(
+    mlp: Recipe, digits: Dataset
+) -> None:
+    run = executed(mlp)
+    before = run.checkpoint.read_bytes(), run.weights.read_bytes()
+    run.write_recipe(change(run.recipe, {"epochs": 2}))
+    assert execute_with_small_files(run, limit=50_000) == 0
+    assert records_of(run)[-5:] == ["preparing", "resumed", "started", "epoch", "failed"]
+    assert run.history().last.error.startswith(f"{run.path} cannot be written (File too large). ")
+    assert run.output.read_bytes() == b""
+    assert (run.checkpoint.read_bytes(), run.weights.read_bytes()) == before
+    assert_it_goes_on_to_its_end(Run(run.path), digits)
+
+
+def assert_it_goes_on_to_its_end(run: Run, dataset: Dataset) -> None:
+    execute(run)
+    assert run.status() == "finished"
+    assert [epoch.epoch for epoch in run.history().epochs] == [1, 2]
+    assert_it_ended_as_one_in_one_go(run, dataset)
+
+
+def test_a_run_whose_log_finds_no_room_ends_with_a_sentence_in_its_output(mlp: Recipe, digits: Dataset) -> None:
+    run = executed(mlp)
+    run.write_recipe(change(run.recipe, {"epochs": 2}))
+    # Of the files that are written the log becomes the largest: a few records fit in, and those of the end do not.
+    line = to_line(Preparing(0, 0))
+    with run.log.open("a") as log:
+        log.write(line * (200_000 // len(line)))
+    assert execute_with_small_files(run, limit=run.log.stat().st_size + 300) == 1
+    (said,) = run.output.read_text().splitlines()
+    assert said.startswith(f"{run.path} cannot be written (File too large). ")
+    history = run.history()
+    assert run.status(history) == "died"
+    assert said in run.explain(history)
+    assert_it_goes_on_to_its_end(Run(run.path), digits)
+
+
 # Checkpoints
 
 
@@ -509,7 +731,89 @@ def test_a_damaged_checkpoint_is_refused(checkpointed: tuple[Run, Training], dig
         load_checkpoint(run, training, digits)
 
 
+@pytest.mark.parametrize("number", [1, 3, "2", None])
+def test_a_checkpoint_of_another_format_is_refused(
+    checkpointed: tuple[Run, Training], digits: Dataset, number: object
+) -> None:
+    run, training = checkpointed
+    state = torch.load(run.checkpoint, weights_only=True)
+    state["format"] = number
+    if number is None:
+        del state["format"]
+    torch.save(state, run.checkpoint)
+    with pytest.raises(LoupeError) as refused:
+        load_checkpoint(run, training, digits)
+    assert str(refused.value) == (
+        f"checkpoint.pt of the run {run.id} was written by another version of Loupe, and this one cannot go on with "
+        "it. Start the recipe again."
+    )
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU, what is said to be on one is loaded there")
+def test_a_checkpoint_of_a_gpu_is_loaded_where_there_is_none(
+    mlp: Recipe, digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = change(mlp, {"validation_share": 0.1, "keep": "best"})
+    run = create_run(chosen)
+    training = Training(chosen, digits, CPU)
+    for record in fit(training, digits):
+        if isinstance(record, Epoch):
+            with monkeypatch.context() as patch:
+                patch.setattr("torch.serialization.location_tag", lambda storage: "cuda:0")
+                save_checkpoint(run, training, digits)
+    with pytest.raises(RuntimeError, match="Attempting to deserialize object on a CUDA device"):
+        torch.load(run.checkpoint, weights_only=True)
+    other = Training(chosen, digits, CPU)
+    load_checkpoint(run, other, digits)
+    assert_the_same_and_on(other, training, "cpu")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")
+@pytest.mark.parametrize(("first", "then"), [("cpu", "cuda"), ("cuda", "cpu"), ("cuda", "cuda")])
+def test_a_checkpoint_is_loaded_to_where_the_training_is(mlp: Recipe, digits: Dataset, first: str, then: str) -> None:
+    chosen = change(mlp, {"validation_share": 0.1, "keep": "best", "epochs": 2, "augment": "shift=1"})
+    run = create_run(chosen)
+    training = Training(change(chosen, {"device": first}), digits, torch.device(first))
+    next(record for record in fit(training, digits) if isinstance(record, Epoch))
+    save_checkpoint(run, training, digits)
+    other = Training(change(chosen, {"device": then}), digits, torch.device(then))
+    load_checkpoint(run, other, digits)
+    assert_the_same_and_on(other, training, then)
+    for _ in fit(other, digits):
+        pass
+    assert other.epoch == 2
+
+
+def assert_the_same_and_on(one: Training, other: Training, device: str) -> None:
+    for name, value in other.model.state_dict().items():
+        assert torch.equal(one.model.state_dict()[name].cpu(), value.cpu())
+        assert torch.equal(one.best_weights[name].cpu(), other.best_weights[name].cpu())
+        assert one.model.state_dict()[name].device.type == device
+    ours, theirs = one.optimizer.state_dict()["state"], other.optimizer.state_dict()["state"]
+    assert ours.keys() == theirs.keys() and len(ours) == 4
+    for number, state in theirs.items():
+        for name, value in state.items():
+            assert torch.equal(ours[number][name].cpu(), value.cpu())
+            assert ours[number][name].device.type == device
+    assert (one.step, one.epoch, one.best) == (other.step, other.epoch, other.best)
+
+
 def test_a_checkpoint_of_another_dataset_is_refused(checkpointed: tuple[Run, Training], make_colours) -> None:
     run, training = checkpointed
     with pytest.raises(LoupeError, match="The dataset colours has changed since"):
         load_checkpoint(run, training, make_colours())
+
+
+@pytest.mark.parametrize(("field", "value"), [("batch_size", 7), ("learning_rate", 0.5), ("validation_share", 0.2)])
+def test_a_run_whose_recipe_was_edited_does_not_go_on(digits: Dataset, field: str, value: object) -> None:
+    run = create_run(QUICK)
+    save_checkpoint(run, Training(QUICK, digits, CPU), digits)
+    edited = Training(change(QUICK, {field: value}), digits, CPU)
+    with pytest.raises(LoupeError, match=f"^{field} was .* now says {value}, and with that it cannot go on"):
+        load_checkpoint(run, edited, digits)
+
+
+def test_a_run_may_go_on_with_more_epochs_and_other_threads(digits: Dataset) -> None:
+    run = create_run(QUICK)
+    save_checkpoint(run, Training(QUICK, digits, CPU), digits)
+    load_checkpoint(run, Training(change(QUICK, {"epochs": 9, "threads": 2}), digits, CPU), digits)
