@@ -13,7 +13,7 @@ from engine.runs import Run
 from ui.charts import CONFIG, probability_bars
 from ui.contact_sheet import enlarged
 from ui.state import choose_run, enter, head, link
-from ui.tables import sure
+from ui.tables import kind_of, sure
 from ui.wording import plain, show_problem
 
 enter()
@@ -29,7 +29,7 @@ def classify(digest: str, weights: tuple[str, int], _content: bytes, _run: Run) 
 
     classifier = load_classifier(_run)
     try:
-        probabilities, seen = classifier.classify(open_picture(_content, classifier.preprocessing.channels))
+        probabilities, seen = classifier.classify(open_picture(_content, classifier.preprocessing.image_shape[2]))
         original = Image.fromarray(open_picture(_content, 3))
     except LoupeError as error:
         return {"error": str(error)}
@@ -76,11 +76,18 @@ def results(names: list[str], answers: list[dict]) -> None:
     st.download_button("Answers as CSV", table.to_csv(index=False), "answers.csv", icon=":material/download:")
 
 
-run = choose_run()
+run = choose_run("Classify")
 head("Classify", run)
 if not run.weights.exists():
     st.info("This run has no model yet. Choose another in the sidebar, or watch this one.", icon=":material/info:")
     link("train", "Watch this run", run=run.id)
+    st.stop()
+if kind_of(run.recipe.dataset) == "table":
+    st.info(
+        "This run classifies rows of numbers, not pictures. Choose a run in the sidebar that was trained on images.",
+        icon=":material/info:",
+    )
+    link("gallery", "See the rows that it classified", run=run.id, show="all")
     st.stop()
 files = st.file_uploader("Pictures to classify", type=SUFFIXES, accept_multiple_files=True, max_upload_size=50)
 st.caption(

@@ -1,4 +1,5 @@
 import json
+from typing import Any
 
 import pandas as pd
 import streamlit as st
@@ -6,31 +7,40 @@ import streamlit as st
 from engine.predictions import Predictions, confusion_matrix, evaluation, most_confused
 from engine.recipes import published
 from engine.runs import Run
-from ui.charts import CONFIG, confusion_chart, curves, recall_bars
+from engine.words import counted
+from ui.charts import confusion_chart, curves, picture_config, recall_bars
 from ui.state import choose_run, enter, go, head, link, open_predictions
-from ui.tables import SPLIT_NAMES, history_of, in_words
+from ui.tables import SPLIT_NAMES, history_of, in_words, item_of, published_score
 from ui.wording import plain
 
 enter()
 
+SCORES = {
+    "precision": ("Precision", "Share of the {item}s so answered that are of it."),
+    "recall": ("Recall", "Share of its {item}s that were recognised: its accuracy."),
+    "f1": ("F1", "Harmonic mean of precision and recall."),
+}
+
 
 def headline(run: Run, predictions: Predictions) -> None:
     right = int(predictions.right.sum())
+    item = item_of(run.recipe.dataset)
     accuracy, mistakes, reference = st.columns(3)
-    accuracy.metric(f"Accuracy on the {SPLIT_NAMES[predictions.split]} images", f"{predictions.accuracy:.2%}")
+    accuracy.metric(f"Accuracy on the {SPLIT_NAMES[predictions.split]} {item}s", f"{predictions.accuracy:.2%}")
     accuracy.caption(in_words(right, len(predictions)))
     mistakes.metric("Mistakes", f"{len(predictions) - right:,}")
-    mistakes.caption(f"of {len(predictions):,} images")
+    mistakes.caption(f"of {counted(len(predictions), item)}")
     figures = published(run.recipe)
     reference.metric("Published", f"{figures['test_accuracy']:.2%}" if figures else "-")
     if figures:
-        reference.caption(str(figures["source"]))
+        reference.caption(plain(figures["source"]))
     else:
         reference.caption("None for these settings.")
 
 
 def matrix(run: Run, predictions: Predictions) -> None:
     """Show the confusion matrix; a click on a cell opens the gallery on its images."""
+    items = f"{item_of(run.recipe.dataset)}s"
     st.subheader("Confusion matrix")
     shares = st.toggle("Shares of each row, in percent", key="shares")
     # A counter in the key clears the selection, so that coming back does not open the gallery again.
@@ -40,6 +50,7 @@ def matrix(run: Run, predictions: Predictions) -> None:
             confusion_matrix(predictions),
             predictions.classes,
             shares=shares,
+            what=items,
         ),
         on_select="rerun",
         key=f"matrix-{run.id}-{clicks}",
@@ -50,43 +61,45 @@ def matrix(run: Run, predictions: Predictions) -> None:
         go("gallery", run=run.id, true=cells[0]["true"], predicted=cells[0]["predicted"], show="all")
     st.caption(
         "Rows are true classes, columns predicted ones; a cell's shade is its share of the row. "
-        "Click a cell to see its images."
+        f"Click a cell to see its {items}."
     )
 
 
 def classes(run: Run, per_class: list[dict]) -> None:
+    item = item_of(run.recipe.dataset)
     st.subheader("Each class")
-    st.plotly_chart(recall_bars(per_class), config=CONFIG, key="recall")
+    st.plotly_chart(recall_bars(per_class), config=picture_config(f"{run.id}-recall"), key="recall")
     st.caption(
-        "Share of each class's images that were recognised: its recall, also called per-class accuracy. "
+        f"Share of each class's {item}s that were recognised: its recall, also called per-class accuracy. "
         "Whiskers: 95% intervals."
     )
     table = pd.DataFrame(per_class)
-    table[["precision", "recall", "f1"]] *= 100
+    theirs = (published(run.recipe) or {}).get("per_class", {})
     number = st.column_config.NumberColumn
-    st.dataframe(
-        table,
-        hide_index=True,
-        column_config={
-            "class": "Class",
-            "precision": number("Precision", format="%.2f%%", help="Share of the images so answered that are of it."),
-            "recall": number("Recall", format="%.2f%%", help="Share of its images that were recognised."),
-            "f1": number("F1", format="%.2f%%", help="Harmonic mean of precision and recall."),
-            "support": number("Images", format="localized"),
-        },
-    )
+    titles: dict[str, Any] = {"class": "Class"}
+    for score, (name, about) in SCORES.items():
+        table[score] *= 100
+        titles[score] = number(name, format="%.2f%%", help=about.format(item=item))
+        figures = [published_score(theirs.get(row["class"]), score) for row in per_class]
+        if any(figure is not None for figure in figures):
+            table[f"published {score}"] = figures
+            titles[f"published {score}"] = number(
+                f"{name}, published", format="%.0f%%", help="Of the same recipe, by the source named at the top."
+            )
+    titles["support"] = number(f"{item.capitalize()}s", format="localized")
+    st.dataframe(table, hide_index=True, column_config=titles, column_order=list(titles))
 
 
 def confusions(run: Run, predictions: Predictions) -> None:
-    pairs = most_confused(predictions)
+    pairs, item = most_confused(predictions), item_of(run.recipe.dataset)
     if not pairs:
-        st.success("No mistakes at all on these images.", icon=":material/check:")
+        st.success(f"No mistakes at all on these {item}s.", icon=":material/check:")
         return
     st.subheader("Most confused")
     for true, predicted, count, total in pairs[:5]:
         link(
             "gallery",
-            f"**{plain(true)}** taken for **{plain(predicted)}**: {count:,} of {total:,} images",
+            f"**{plain(true)}** taken for **{plain(predicted)}**: {count:,} of {counted(total, item)}",
             run=run.id,
             true=true,
             predicted=predicted,
@@ -116,7 +129,7 @@ def downloads(run: Run, predictions: Predictions, result: dict) -> None:
     )
 
 
-run = choose_run()
+run = choose_run("Evaluate")
 head("Evaluate", run)
 predictions = open_predictions(run)
 result = evaluation(run.id, predictions)
@@ -130,8 +143,8 @@ classes(run, result["per_class"])
 st.subheader("Training")
 history = history_of(run)
 loss, accuracy = st.columns(2)
-loss.plotly_chart(curves(history, "loss"), config=CONFIG, key="loss")
-accuracy.plotly_chart(curves(history, "accuracy"), config=CONFIG, key="accuracy")
+loss.plotly_chart(curves(history, "loss"), config=picture_config(f"{run.id}-loss"), key="loss")
+accuracy.plotly_chart(curves(history, "accuracy"), config=picture_config(f"{run.id}-accuracy"), key="accuracy")
 if history.ended:
     st.caption(f"Kept: {plain(history.ended.kept)}.")
 downloads(run, predictions, result)

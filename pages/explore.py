@@ -138,7 +138,6 @@ view = st.segmented_control(
 )
 views[view or next(iter(views))][1](dataset)
 st.caption(f"Source: {plain(dataset.source)}.")
-if dataset.kind == "images":
-    link("train", "Train on this dataset", dataset=name)
+link("train", "Train on this dataset", dataset=name)
 if name not in CATALOGUE:
     offer_deletion(name)

@@ -3,15 +3,19 @@ import streamlit as st
 from engine.catalogue import CATALOGUE
 from engine.dataset import is_prepared
 from engine.errors import LoupeError
-from engine.recipes import MODELS, published_in_words
+from engine.recipes import FIELDS, MODELS, published_in_words
 from engine.runs import ACTIVE, Run, list_runs, open_run, resume, start
+from engine.words import counted
 from ui.layers import show_layers
-from ui.live import show_run
+from ui.live import going_on, show_run
 from ui.recipe_form import choose_recipe
 from ui.state import enter, go, link
+from ui.tables import kind_of
 from ui.wording import show_problem
 
 enter()
+
+MORE_EPOCHS = 5
 
 
 def attached() -> Run | None:
@@ -24,10 +28,10 @@ def attached() -> Run | None:
             return run
         except LoupeError as error:
             show_problem(error)
-    going_on = next((run for run in list_runs() if run.has_process()), None)
-    if going_on:
-        st.query_params["run"] = going_on.id
-    return going_on
+    found = next((run for run in list_runs() if run.has_process()), None)
+    if found:
+        st.query_params["run"] = found.id
+    return found
 
 
 def show_attached(run: Run) -> None:
@@ -40,30 +44,68 @@ def show_attached(run: Run) -> None:
         # Whoever has watched it end is taken on, but not whoever comes back to it.
         if "then" in st.query_params and st.session_state.pop("watched", None) == run.id:
             go(st.query_params["then"] if st.query_params["then"] in ("gallery", "evaluate") else "gallery", run=run.id)
-        for column, page, text in zip(
-            st.columns(3),
-            ("evaluate", "gallery", "classify"),
-            ("Evaluate it", "See its mistakes", "Classify a picture"),
-            strict=True,
-        ):
+        ways = {"evaluate": "Evaluate it", "gallery": "See its mistakes", "classify": "Classify a picture"}
+        if kind_of(run.recipe.dataset) == "table":
+            del ways["classify"]
+        for column, (page, text) in zip(st.columns(3), ways.items(), strict=False):
             with column:
                 link(page, text, run=run.id)
-    if status != "finished" and run.checkpoint.exists() and st.button("Resume", icon=":material/resume:"):
-        try:
-            resume(run)
-        except LoupeError as error:
-            show_problem(error)
-        else:
-            st.rerun()
+    if status != "finished":
+        offer_to_resume(run)
+    if status in ("finished", "stopped") and run.checkpoint.exists():
+        offer_more_epochs(run)
+
+
+def offer_to_resume(run: Run) -> None:
+    has_begun = run.checkpoint.exists()
+    where = "from its last checkpoint" if has_begun else "from the beginning: it has no checkpoint"
+    if st.button("Resume", icon=":material/resume:", help=f"Goes on {where}.", key="resume"):
+        go_on(run)
+
+
+def offer_more_epochs(run: Run) -> None:
+    """Offer to train a run further than its recipe said."""
+    made = len(run.history().epochs)
+    room = int(FIELDS["epochs"].metadata["high"]) - made
+    if room < 1:
+        return
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        more = st.number_input(
+            "More epochs",
+            1,
+            room,
+            min(MORE_EPOCHS, room),
+            help=f"To be made beyond the {counted(made, 'epoch')} that this run has.",
+            width=160,
+            key=f"more-{run.id}",
+        )
+        if st.button(
+            "Train further",
+            icon=":material/fast_forward:",
+            help="Goes on with these weights. A schedule other than constant is stretched over the new length.",
+            key="further",
+        ):
+            go_on(run, made + more)
+
+
+def go_on(run: Run, epochs: int | None = None) -> None:
+    try:
+        resume(run, epochs)
+    except LoupeError as error:
+        show_problem(error)
+    else:
+        st.session_state.begun = True
+        st.rerun()
 
 
 st.title("Train")
+if st.session_state.pop("begun", False):
+    st.toast("The training has begun: it is at the top of this page.", icon=":material/arrow_upward:")
 run = attached()
 if run:
     show_attached(run)
-others = [other for other in list_runs() if other.has_process() and (not run or other.id != run.id)]
-for other in others:
-    link("train", f"Also going on: {other.id} ({other.status()})", run=other.id)
+for name, status in going_on(but=run).items():
+    link("train", f"Also going on: {name} ({status})", run=name)
 
 st.subheader("New training")
 try:
@@ -87,4 +129,5 @@ if st.button("Start training", type="primary", icon=":material/play_arrow:"):
     except LoupeError as error:
         show_problem(error)
     else:
+        st.session_state.begun = True
         go("train", run=new.id, dataset=recipe.dataset)

@@ -12,7 +12,7 @@ import streamlit as st
 
 from engine.log import History
 from engine.predictions import wilson_interval
-from ui.tables import sure
+from ui.tables import SPLIT_NAMES, best_epoch, sure, thinned
 
 # Right and wrong: safe for colour-blind eyes, and never the only sign.
 RIGHT, WRONG = "#009E73", "#D55E00"
@@ -31,7 +31,10 @@ CATEGORIES = {
 # Axis labels of classes: longer ones are cut, more than these are left out, and few short ones lie flat.
 MAX_LABEL, MAX_LABELS = 14, 60
 FLAT_LABEL, FLAT_LABELS = 6, 12
-CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"]}
+MOST_MARKERS = 50
+CONFIG: dict[str, Any] = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"]}
+# Room above for what saves a chart as a picture, and below, where the legend has up to three lines.
+MODE_BAR, LEGEND_LINES = 34, 112
 
 
 def is_dark() -> bool:
@@ -43,60 +46,127 @@ def _colours() -> tuple[str, str]:
     return _category(0), _category(1)
 
 
+def _ink() -> str:
+    return PAPER if is_dark() else INK
+
+
+def _layout(*, height: int, x: str, y: str, legend: bool = False) -> dict[str, Any]:
+    return {
+        "height": height,
+        "margin": {"l": 8, "r": 8, "t": 28 if legend else 12, "b": 8},
+        "xaxis": {"title": {"text": x}},
+        "yaxis": {"title": {"text": y}},
+        "showlegend": legend,
+        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        "hovermode": "x unified" if legend else "closest",
+    }
+
+
 def _style(figure: go.Figure, *, height: int, x: str, y: str, legend: bool = False) -> go.Figure:
-    return figure.update_layout(
-        height=height,
-        margin={"l": 8, "r": 8, "t": 28 if legend else 12, "b": 8},
-        xaxis_title=x,
-        yaxis_title=y,
-        showlegend=legend,
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-        hovermode="x unified" if legend else "closest",
-    )
+    return figure.update_layout(**_layout(height=height, x=x, y=y, legend=legend))
+
+
+def picture_config(name: str) -> dict[str, Any]:
+    """Return a chart's settings with a camera always in sight, which saves it as a picture of a name."""
+    picture = {"format": "png", "filename": name, "scale": 2}
+    unneeded = [*CONFIG["modeBarButtonsToRemove"], "pan2d", "zoomIn2d", "zoomOut2d"]
+    return CONFIG | {"displayModeBar": True, "modeBarButtonsToRemove": unneeded, "toImageButtonOptions": picture}
+
+
+# These two are drawn at every look at a run that goes on. Made of arrays, and all at once, a chart takes a fifth of the
+# time that it takes made of lists and piece by piece.
 
 
 def curves(history: History, metric: str) -> go.Figure:
-    """Draw loss or accuracy: running figures by step, and those of finished epochs.
+    """Draw loss or accuracy: running figures by step, those of finished epochs, and those of evaluations between.
 
-    metric: ``loss`` or ``accuracy``.
+    metric: ``loss`` or ``accuracy``. The epoch that is best by validation has a star.
     """
-    per_epoch = max(history.started.steps_per_epoch, 1) if history.started else 1
+    started = history.started
+    per_epoch = max(started.steps_per_epoch, 1) if started else 1
     training, validation = _colours()
     scale, unit = (100, "%") if metric == "accuracy" else (1, "")
-    figure = go.Figure()
-    figure.add_scatter(
-        x=[step.step / per_epoch for step in history.steps],
-        y=[scale * getattr(step, f"train_{metric}") for step in history.steps],
-        name="training, running",
-        mode="lines",
-        line={"color": training, "width": 1},
-        opacity=0.6,
-    )
-    ends = [epoch.step / per_epoch for epoch in history.epochs]
-    figure.add_scatter(
-        x=ends,
-        y=[scale * getattr(epoch, f"train_{metric}") for epoch in history.epochs],
-        name="training, epoch mean",
-        mode="lines+markers",
-        line={"color": training},
-    )
-    if any(epoch.val_loss is not None for epoch in history.epochs):
-        figure.add_scatter(
-            x=ends,
-            y=[scale * getattr(epoch, f"val_{metric}") for epoch in history.epochs],
-            name="validation",
-            mode="lines+markers",
-            line={"color": validation, "dash": "dash"},
-            marker={"symbol": "square"},
-        )
-    _style(figure, height=300, x="epoch", y=f"{metric}{' (%)' if unit else ' (nats)'}", legend=True)
-    figure.update_traces(hovertemplate="%{y:.4g}" + unit)
-    if history.started:
-        figure.update_xaxes(range=[0, 1.03 * history.started.epochs])
+    traces: list[dict[str, Any]] = []
+
+    def draw(records: Sequence[Any], field: str, name: str, **look: Any) -> None:
+        drawn = [record for record in thinned(records) if getattr(record, field) is not None]
+        trace = {
+            "type": "scatter",
+            "x": np.array([record.step for record in drawn]) / per_epoch,
+            "y": np.array([getattr(record, field) for record in drawn]) * scale,
+            "name": name,
+            "hovertemplate": "%{y:.4g}" + unit,
+        }
+        traces.append(trace | look)
+
+    thin = {"mode": "lines", "line": {"color": training, "width": 1}, "opacity": 0.6}
+    draw(history.steps, f"train_{metric}", "training, running", **thin)
+    draw(history.epochs, f"train_{metric}", "training", line={"color": training}, mode=_mode(history.epochs))
+    if (started and started.val_count) or any(epoch.val_loss is not None for epoch in history.epochs):
+        dashed = {"line": {"color": validation, "dash": "dash"}, "marker": {"symbol": "square"}}
+        draw(history.epochs, f"val_{metric}", "validation", mode=_mode(history.epochs), **dashed)
+        best = best_epoch(history)
+        star = {"symbol": "star", "size": 13, "color": validation, "line": {"color": _ink(), "width": 1}}
+        draw([best] if best else [], f"val_{metric}", "best epoch", mode="markers", marker=star)
+    for split in sorted({each.split for each in history.evaluations}):
+        within = [each for each in history.evaluations if each.split == split]
+        colour = validation if split == "val" else _category(3)
+        dotted = {"line": {"color": colour, "dash": "dot", "width": 1.5}, "marker": {"symbol": "diamond", "size": 5}}
+        draw(within, metric, f"{SPLIT_NAMES[split]}, by step", mode=_mode(within), **dotted)
+    layout = _layout(height=370, x="epoch", y=f"{metric}{' (%)' if unit else ' (nats)'}", legend=True)
+    layout["legend"] = {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0}
+    layout["margin"] |= {"t": MODE_BAR, "b": LEGEND_LINES}
+    if started:
+        layout["xaxis"]["range"] = [0, 1.03 * _reach(history) / per_epoch]
     if metric == "loss":
-        figure.update_yaxes(rangemode="tozero")
+        layout["yaxis"]["rangemode"] = "tozero"
+    return _drawn_again(traces, layout, history)
+
+
+def rates(history: History, field: str, title: str) -> go.Figure:
+    """Draw what steps and epochs say of the training itself, by step: its learning rate, say, or its pace."""
+    records: Sequence[Any] = history.steps or history.epochs
+    drawn = thinned(records)
+    trace = {
+        "type": "scatter",
+        "x": np.array([record.step for record in drawn]),
+        "y": np.array([getattr(record, field) for record in drawn]),
+        "mode": "lines" if len(drawn) > 1 else "markers",
+        "line": {"color": _colours()[0], "width": 1.5},
+        "hovertemplate": "step %{x:,}: %{y:,.4~g}<extra></extra>",
+    }
+    layout = _layout(height=210, x="step", y=title)
+    layout["margin"]["t"] = MODE_BAR
+    layout["xaxis"]["tickformat"] = ","
+    layout["yaxis"] |= {"rangemode": "tozero", "tickformat": "~s" if field == "images_per_second" else ",~g"}
+    if history.started:
+        layout["xaxis"]["range"] = [0, 1.03 * _reach(history)]
+    return _drawn_again([trace], layout, history)
+
+
+def _mode(records: Sequence[Any]) -> str:
+    # Many markers would hide each other.
+    return "lines+markers" if len(records) <= MOST_MARKERS else "lines"
+
+
+def _reach(history: History) -> float:
+    """Return the step at which charts by step end: that of the run's end, halved as often as nothing is cut off."""
+    if not history.started:
+        return 1.0
+    reach = float(max(history.started.epochs * history.started.steps_per_epoch, 1))
+    position = history.position.step if history.position else 0
+    while position <= reach / 2 and reach / 2 >= history.started.steps_per_epoch:
+        reach /= 2
+    return reach
+
+
+def _drawn_again(traces: list[dict[str, Any]], layout: dict[str, Any], history: History) -> go.Figure:
+    """Make a chart that is drawn again as the history grows; before its first figures it has no scale."""
+    if not history.position:
+        for axis in ("xaxis", "yaxis"):
+            layout[axis]["showticklabels"] = False
     # The same for every reading of one run, so that zooming survives the next.
-    return figure.update_layout(uirevision=str(history.path))
+    return go.Figure({"data": traces, "layout": layout | {"uirevision": str(history.path)}})
 
 
 def class_counts(classes: Sequence[str], counts: dict[str, list[int]], what: str = "images") -> go.Figure:
@@ -148,7 +218,7 @@ def recall_bars(per_class: list[dict]) -> go.Figure:
                 "array": [100 * (high - recall) for recall, (_, high) in zip(recalls, low_high, strict=True)],
                 "arrayminus": [100 * (recall - low) for recall, (low, _) in zip(recalls, low_high, strict=True)],
                 "thickness": 1.2,
-                "color": PAPER if is_dark() else INK,
+                "color": _ink(),
             },
             customdata=[[*_names([row["class"]]), row["support"]] for row in per_class],
             text=[f"{recall:.1%}" for recall in recalls],
@@ -160,7 +230,8 @@ def recall_bars(per_class: list[dict]) -> go.Figure:
         )
     )
     figure.update_yaxes(range=[0, 105])
-    return _label_classes(_style(figure, height=300, x="class", y="right (%)"), [row["class"] for row in per_class])
+    _style(figure, height=310, x="class", y="right (%)").update_layout(margin={"t": MODE_BAR})
+    return _label_classes(figure, [row["class"] for row in per_class])
 
 
 def probability_bars(probabilities: list[dict], true: str | None = None) -> go.Figure:
@@ -182,10 +253,13 @@ def probability_bars(probabilities: list[dict], true: str | None = None) -> go.F
     return _style(figure, height=40 + 34 * len(rows), x="probability (%)", y="")
 
 
-def confusion_chart(matrix: np.ndarray, classes: Sequence[str], *, shares: bool) -> alt.LayerChart | alt.FacetChart:
+def confusion_chart(
+    matrix: np.ndarray, classes: Sequence[str], *, shares: bool, what: str = "images"
+) -> alt.LayerChart | alt.FacetChart:
     """Draw the confusion matrix, each cell clickable: selection ``cell`` with fields ``true`` and ``predicted``.
 
     shares: write each cell as a share of its row, in percent, not as a count. Its shade is that share either way.
+    what: is counted.
     """
     totals = np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     percent = 100 * matrix / totals
@@ -223,7 +297,7 @@ def confusion_chart(matrix: np.ndarray, classes: Sequence[str], *, shares: bool)
         tooltip=[
             alt.Tooltip("true:N"),
             alt.Tooltip("predicted:N"),
-            alt.Tooltip("images:Q", format=","),
+            alt.Tooltip("images:Q", title=what, format=","),
             alt.Tooltip("share:Q", title="% of the true class"),
         ],
     )

@@ -5,6 +5,7 @@ import streamlit as st
 from engine.dataset import is_prepared, open_dataset
 from engine.errors import LoupeError
 from engine.recipes import Recipe
+from engine.words import counted
 from ui.wording import plain, show_problem
 
 
@@ -15,27 +16,32 @@ def show_layers(recipe: Recipe) -> None:
         return
     with folded:
         if not is_prepared(recipe.dataset):
-            st.caption("The layers depend on the size of the images: get the dataset first, or start the training.")
+            st.caption("The layers depend on the shape of the data: get the dataset first, or start the training.")
             return
         try:
-            shape = open_dataset(recipe.dataset).image_shape
-            rows = _layers(recipe.model, shape, len(open_dataset(recipe.dataset).classes))
+            dataset = open_dataset(recipe.dataset)
+            rows = _layers(recipe.model, dataset.sample_shape, len(dataset.classes))
         except LoupeError as error:
             show_problem(error)
             return
         number = st.column_config.NumberColumn(format="localized")
         st.dataframe(rows, hide_index=True, column_config={"Parameters": number}, placeholder="")
         total = sum(row["Parameters"] for row in rows)
-        height, width, channels = shape
-        colour = "grey" if channels == 1 else "colour"
         st.caption(
-            f"{total:,} parameters, for {width} x {height} {colour} images of {plain(recipe.dataset)}. Shapes are "
+            f"{total:,} parameters, for {_in_words(dataset.sample_shape)} of {plain(recipe.dataset)}. Shapes are "
             "channels x height x width, or a number of units."
         )
 
 
+def _in_words(sample_shape: tuple[int, ...]) -> str:
+    if len(sample_shape) == 1:
+        return f"rows of {counted(sample_shape[0], 'number')}"
+    height, width, channels = sample_shape
+    return f"{width} x {height} {'grey' if channels == 1 else 'colour'} images"
+
+
 @st.cache_data(max_entries=50, show_spinner="Building the network")
-def _layers(model: str, shape: tuple[int, int, int], num_classes: int) -> list[dict]:
+def _layers(model: str, shape: tuple[int, ...], num_classes: int) -> list[dict]:
     from engine.models import build_model, layer_table
 
     table = layer_table(build_model(model, shape, num_classes), shape)

@@ -7,18 +7,20 @@ import streamlit as st
 
 from engine.catalogue import CATALOGUE, dataset_names, title_of
 from engine.recipes import ABOUT, FIELDS, RECIPES, TYPES, Recipe, change
+from ui.tables import kind_of
+
+# The networks that take rows of numbers; all take images.
+MODELS_OF_ROWS = ("mlp",)
 
 
 def choose_recipe() -> Recipe:
     """Show a recipe and its fields; returns it as it was changed. Raises LoupeError for what does not go together."""
     dataset = st.query_params.get("dataset")
-    fitting = [name for name, recipe in RECIPES.items() if recipe.dataset == dataset]
-    if not fitting and dataset in CATALOGUE:  # one for data of the same origin, which is of the same kind
-        fitting = [name for name, recipe in RECIPES.items() if CATALOGUE[recipe.dataset].torchvision]
+    fitting = _recipes_for(dataset)
     name = st.selectbox(
         "Recipe",
         list(RECIPES),
-        index=list(RECIPES).index(fitting[0]) if fitting else 0,
+        index=list(RECIPES).index(fitting[0]),
         format_func=lambda name: f"{name}: {ABOUT[name]}",
         key="recipe",
     )
@@ -31,9 +33,23 @@ def choose_recipe() -> Recipe:
     return change(base, values)
 
 
-def trainable() -> list[str]:
-    """List the datasets of images: no recipe takes a table yet."""
-    return [name for name in dataset_names() if name not in CATALOGUE or CATALOGUE[name].kind == "images"]
+def _recipes_for(dataset: str | None) -> list[str]:
+    """List the recipes that fit a dataset best: its own, else those for data of its origin, else of its kind."""
+    own = [name for name, recipe in RECIPES.items() if recipe.dataset == dataset]
+    of_kind = [name for name, recipe in RECIPES.items() if kind_of(recipe.dataset) == kind_of(dataset or "")]
+    of_origin = []
+    if dataset in CATALOGUE and CATALOGUE[dataset].torchvision:
+        of_origin = [name for name in of_kind if CATALOGUE[RECIPES[name].dataset].torchvision]
+    return own or of_origin or of_kind
+
+
+def choices_of(base: Recipe, field: str) -> list[str]:
+    """List what a field of a recipe may be; nothing where it may be anything. A table needs another table."""
+    kind = kind_of(base.dataset)
+    if field == "dataset":
+        return [name for name in dataset_names() if kind_of(name) == kind]
+    choices = FIELDS[field].metadata["choices"] or ()
+    return [name for name in choices if field != "model" or kind == "images" or name in MODELS_OF_ROWS]
 
 
 def field_widgets(base: Recipe, names: list[str], dataset: str | None = None) -> dict[str, Any]:
@@ -50,15 +66,18 @@ def field_widget(base: Recipe, field: str, wanted: str | None = None):
     """Show the widget that fits a field's type; it starts at the recipe's value, or at the one wanted."""
     about = FIELDS[field].metadata
     default = getattr(base, field)
-    unit = f" ({about['unit']})" if about["unit"] else ""
-    label = field.replace("_", " ").capitalize() + unit
+    label, unit = field.replace("_", " ").capitalize(), about["unit"]
+    if kind_of(base.dataset) == "table":
+        unit = unit.replace("images", "rows")
+    if unit and not label.endswith(unit):
+        label += f" ({unit})"
     help = f"{about['help']} The recipe's value: {'none' if default == '' else default}."
     # What was chosen earlier is kept, but not against a link that wants another.
     key = f"{base.name}:{field}:{wanted}" if wanted else f"{base.name}:{field}"
     settings: dict[str, Any] = {"key": key, "help": help, "persist_state": "session"}
-    choices = trainable() if field == "dataset" else about["choices"]
+    choices = choices_of(base, field)
     if choices:
-        first = list(choices).index(wanted if wanted in choices else default)
+        first = choices.index(wanted if wanted in choices else default)
         in_words = title_of if field == "dataset" else str
         return st.selectbox(label, choices, index=first, format_func=in_words, **settings)
     if TYPES[field] is bool:

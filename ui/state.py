@@ -77,8 +77,8 @@ def _note_choice(key: str) -> None:
     st.query_params.pop("import", None)  # whoever chooses a dataset wants to see that
 
 
-def choose_run() -> Run:
-    """Let the person choose a run in the sidebar; where there is none, say what to do and end the page."""
+def choose_run(title: str) -> Run:
+    """Let the person choose a run in the sidebar; where there is none, say under the title what to do, and end."""
     asked = st.query_params.get("run")
     if asked:
         try:
@@ -87,6 +87,7 @@ def choose_run() -> Run:
             show_problem(f"{error} Shown below is the newest.")
     names = [run.id for run in list_runs()]
     if not names:
+        st.title(title)
         st.info("There is no trained model yet. The quick start trains one in under a minute.", icon=":material/info:")
         link("home", "Go to the quick start")
         st.stop()

@@ -1,16 +1,50 @@
 """Runs and predictions as the pages need them, cached by the state of the files that they are read from."""
 
 import hashlib
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pandas as pd
 import streamlit as st
 
+from engine.catalogue import CATALOGUE
 from engine.errors import LoupeError
 from engine.log import History
 from engine.predictions import Predictions, load_predictions, wilson_interval
+from engine.records import Epoch
 from engine.runs import Run, list_runs, open_run
+from engine.words import duration
+
+# No curve has more points than this in the browser, where a chart is some 400 pixels wide.
+MOST_POINTS = 500
+
+Item = TypeVar("Item")
+
+
+def kind_of(dataset: str) -> str:
+    """Return the kind of a dataset that need not be here: ``images`` or ``table``. What people import is images."""
+    return CATALOGUE[dataset].kind if dataset in CATALOGUE else "images"
+
+
+def item_of(dataset: str) -> str:
+    """Name what a dataset consists of, in the singular."""
+    return "row" if kind_of(dataset) == "table" else "image"
+
+
+def thinned(items: Sequence[Item]) -> list[Item]:
+    """Return every second, fourth, ... item, as few as are drawn, and the last; those of a growing curve stay put."""
+    stride = 1
+    while len(items) > (MOST_POINTS - 1) * stride:
+        stride *= 2
+    return [*items[:-1:stride], *items[-1:]]
+
+
+def best_epoch(history: History) -> Epoch | None:
+    """Return the epoch of the highest validation accuracy, then of the lowest loss, then the first of those."""
+    validated = [epoch for epoch in history.epochs if epoch.val_accuracy is not None]
+    return max(validated, key=lambda epoch: (epoch.val_accuracy or 0.0, -(epoch.val_loss or 0.0)), default=None)
 
 
 def history_of(run: Run) -> History:
@@ -54,6 +88,8 @@ def summarize(run: Run) -> dict:
     split = "test" if ended and ended.test_accuracy is not None else "val"
     # Where a damaged line has taken the denominator, there is no accuracy either.
     accuracy = getattr(ended, f"{split}_accuracy") if started and ended else None
+    items = f"{SPLIT_NAMES[split]} {item_of(dataset)}s"
+    figures: Sequence[Any] = history.steps or history.epochs
     return {
         "run": run.id,
         "recipe": name,
@@ -63,10 +99,10 @@ def summarize(run: Run) -> dict:
         "status": status,
         "accuracy": accuracy,
         "percent": None if accuracy is None else 100 * accuracy,
-        "count": None if accuracy is None else f"{getattr(started, f'{split}_count'):,} {SPLIT_NAMES[split]} images",
+        "count": None if accuracy is None else f"{getattr(started, f'{split}_count'):,} {items}",
         "epochs": ended.epochs if ended else len(history.epochs),
         "seconds": ended.train_seconds if ended else None,
-        "curve": [step.train_accuracy for step in history.steps] or [epoch.train_accuracy for epoch in history.epochs],
+        "curve": [each.train_accuracy for each in thinned(figures)],
     }
 
 
@@ -106,17 +142,78 @@ def run_table_columns() -> dict:
     return {
         "column_order": ("when", "recipe", "dataset", "status", "curve", "percent", "count", "epochs", "seconds"),
         "column_config": {
-            "when": column.DatetimeColumn("Made", format="D MMM YYYY, HH:mm:ss"),
+            "when": column.DatetimeColumn("Made", format="D MMM YYYY, HH:mm"),
             "recipe": "Recipe",
             "dataset": "Dataset",
             "status": "Status",
-            "curve": column.LineChartColumn("Training accuracy", y_min=0, y_max=1, help="Running, by step, 0 to 100%."),
+            "curve": column.LineChartColumn(
+                "Training", y_min=0, y_max=1, width="small", help="Training accuracy by step, 0 to 100%."
+            ),
             "percent": column.NumberColumn("Accuracy", format="%.2f%%", help="On the images of the next column."),
             "count": "Of",
             "epochs": column.NumberColumn("Epochs", help="Finished ones."),
-            "seconds": column.NumberColumn("Training time", format="%.1f s", help="Time in training steps."),
+            "seconds": column.NumberColumn("Time", format="%.1f s", help="Time in training steps."),
         },
     }
+
+
+FIGURES = {
+    f"{split}_{figure}": f"{name} {figure}"
+    for split, name in (("train", "training"), ("val", "validation"), ("test", "test"))
+    for figure in ("loss", "accuracy")
+} | {"train_seconds": "training time"}
+
+
+def beside_published(history: History, published: dict[str, Any]) -> list[dict[str, str]]:
+    """List all figures that were published for a run's recipe, each beside the run's own as far as it has come."""
+    own = {name: getattr(record, name, None) for record in history.epochs[-1:] for name in FIGURES}
+    for each in history.evaluations:
+        own |= {f"{each.split}_loss": each.loss, f"{each.split}_accuracy": each.accuracy}
+    if history.position:
+        own["train_seconds"] = history.position.train_seconds
+    if history.ended:
+        own = {name: getattr(history.ended, name) for name in FIGURES}
+    rows = _beside(own, published, "")
+    if first := published.get("first_epoch"):
+        made = {name: getattr(epoch, name, None) for epoch in history.epochs[:1] for name in FIGURES}
+        for each in history.evaluations:
+            if history.started and each.step == history.started.steps_per_epoch:
+                made |= {f"{each.split}_loss": each.loss, f"{each.split}_accuracy": each.accuracy}
+        rows += _beside(made, first, ", epoch 1")
+    return rows
+
+
+def _beside(own: dict[str, Any], published: dict[str, Any], when: str) -> list[dict[str, str]]:
+    return [
+        {
+            "Figure": words.capitalize() + when,
+            "This run": figure_in_words(name, own.get(name)),
+            "Published": figure_in_words(name, published[name]),
+        }
+        for name, words in FIGURES.items()
+        if name in published
+    ]
+
+
+def figure_in_words(name: str, value: float | None) -> str:
+    """Say a figure of training as its kind is said: a share, a time, or a loss; three dots for one that is to come."""
+    if value is None:
+        return "..."
+    if name.endswith("accuracy"):
+        return f"{value:.2%}"
+    return seconds_in_words(value) if name.endswith("seconds") else f"{value:.4g}"
+
+
+def seconds_in_words(seconds: float) -> str:
+    """Say a measured time: where it is short, with two digits."""
+    return f"{seconds:.2g} s" if seconds < 9.5 else duration(seconds)
+
+
+def published_score(figures: dict[str, float] | float | None, score: str) -> float | None:
+    """Return a published score of a class in percent. Where only its accuracy was published, that is its recall."""
+    if isinstance(figures, float):
+        figures = {"recall": figures}
+    return 100 * figures[score] if figures and score in figures else None
 
 
 def in_words(successes: int, count: int) -> str:

@@ -66,6 +66,19 @@ def test_the_filters_of_the_gallery_are_in_its_address(server: Server, page: Pag
     expect(tiles(page).filter(has_text=re.compile("^5"))).to_have_count(37)
 
 
+def test_the_page_of_the_gallery_is_in_its_address(server: Server, page: Page, finished: Run) -> None:
+    open_page(page, f"{server.url}/gallery?run={finished.id}&show=all&page=6", "Gallery")
+    expect(page.get_by_text("301 to 360 of 360 images")).to_be_visible()
+    page.get_by_test_id("stPagination").get_by_role("button", name="5").click()
+    expect(page.get_by_text("241 to 300 of 360 images")).to_be_visible()
+    page.wait_for_function("new URLSearchParams(location.search).get('page') === '5'")
+    page.get_by_label("True class").click()
+    page.get_by_role("option", name="5").click()
+    expect(page.get_by_text("1 to 37 of 37 images of true class 5")).to_be_visible()
+    wait_for_address(page, "/gallery", true="5")
+    page.wait_for_function("!new URLSearchParams(location.search).has('page')")
+
+
 def test_a_tile_is_reached_and_opened_with_the_keyboard(server: Server, page: Page, finished: Run) -> None:
     open_page(page, f"{server.url}/gallery?run={finished.id}&show=all", "Gallery")
     first, second = tiles(page).nth(0), tiles(page).nth(1)

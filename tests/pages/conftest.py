@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from processes import LaunchedProcess, ending_its_runs, watching_launches
+from processes import LaunchedProcess, ending_its_runs, folders, wait_until, watching_launches
 from streamlit.components.v2.component_manager import BidiComponentManager
 
 from engine.dataset import Dataset
-from engine.runs import Run, open_run
+from engine.recipes import change, find_recipe
+from engine.runs import ACTIVE, Run, open_run, start
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -25,6 +26,24 @@ def finished(trained: Run, digits: Dataset, tmp_path: Path) -> Run:
     """A finished run, present for this test and its to change, as is its dataset."""
     shutil.copytree(trained.path, tmp_path / "runs" / trained.id)
     return open_run(trained.id)
+
+
+@pytest.fixture(scope="session")
+def trained_on_rows(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run of blobs-mlp that has finished, with its data beside it: not to be written to."""
+    folder = tmp_path_factory.mktemp("rows")
+    with folders(folder / "data", folder / "runs"), ending_its_runs(folder / "data", folder / "runs"):
+        run = start(change(find_recipe("blobs-mlp"), {"device": "cpu", "threads": 1}))
+        wait_until(lambda: run.status() not in ACTIVE)
+    assert run.status() == "finished"
+    return run
+
+
+@pytest.fixture
+def blobs(trained_on_rows: Run, tmp_path: Path) -> Run:
+    """A finished run on rows of numbers, present for this test and its to change, as is its dataset."""
+    shutil.copytree(trained_on_rows.path.parents[1], tmp_path, dirs_exist_ok=True)
+    return open_run(trained_on_rows.id)
 
 
 @pytest.fixture

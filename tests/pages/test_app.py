@@ -22,7 +22,9 @@ def test_a_page_without_any_run_or_dataset(page: str) -> None:
     app = open_page(page)
     assert not app.error
     if page in ABOUT_A_RUN:
-        assert words(app) == "There is no trained model yet. The quick start trains one in under a minute."
+        assert words(app) == (
+            f"{page.capitalize()}\nThere is no trained model yet. The quick start trains one in under a minute."
+        )
         assert links(app) == {"Go to the quick start": ("home", {})}
 
 

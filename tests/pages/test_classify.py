@@ -118,6 +118,17 @@ def test_a_run_without_a_model_is_told(finished: Run, damage) -> None:
     assert not app.file_uploader
 
 
+def test_a_run_on_rows_says_that_it_does_not_take_pictures(blobs: Run) -> None:
+    app = open_page("classify", run=blobs.id)
+    (info,) = app.info
+    assert info.value == (
+        "This run classifies rows of numbers, not pictures. Choose a run in the sidebar that was trained on images."
+    )
+    assert links(app) == {"See the rows that it classified": ("gallery", {"run": blobs.id, "show": "all"})}
+    assert not app.file_uploader
+    assert not app.error
+
+
 def test_a_run_that_died_has_the_model_of_its_last_checkpoint(finished: Run, digits: Dataset) -> None:
     die_in_training(finished)
     app = upload(finished, {"one.png": png(digits.splits["test"].images[0, ..., 0])})

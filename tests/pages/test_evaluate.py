@@ -8,7 +8,7 @@ from screen import button, buttons, cells, click, errors, figure, links, open_pa
 from sklearn import metrics
 
 from engine.predictions import Predictions, load_predictions
-from engine.recipes import find_recipe
+from engine.recipes import change, find_recipe, published
 from engine.runs import Run
 
 
@@ -112,12 +112,13 @@ def test_the_pairs_that_are_most_confused_are_linked(finished: Run, predictions:
 def test_the_training_curves_are_those_of_the_log(finished: Run) -> None:
     app = open_page("evaluate", run=finished.id)
     history = finished.history()
-    running, epochs, validation = figure(app, "accuracy")["data"]
+    running, epochs, validation, best = figure(app, "accuracy")["data"]
     assert running["y"] == pytest.approx([100 * step.train_accuracy for step in history.steps])
     assert epochs["x"] == [1, 2]
     assert epochs["y"] == pytest.approx([100 * epoch.train_accuracy for epoch in history.epochs])
     assert validation["y"] == pytest.approx([100 * epoch.val_accuracy for epoch in history.epochs])
     assert figure(app, "loss")["data"][2]["y"] == pytest.approx([epoch.val_loss for epoch in history.epochs])
+    assert best["x"] == [max(history.epochs, key=lambda epoch: epoch.val_accuracy).epoch]
     assert f"Kept: {history.ended.kept}." in words(app)
 
 
@@ -177,6 +178,46 @@ def test_many_classes_have_a_matrix_too(finished: Run) -> None:
     app = open_page("evaluate", run=finished.id)
     assert len(cells(app)) == 43 * 43
     assert not app.error
+
+
+KUZUSHIJI = ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
+OBJECTS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+
+def test_published_scores_of_each_class_are_beside_ones_own(finished: Run) -> None:
+    change_predictions(finished, lambda _: {"classes": KUZUSHIJI})
+    finished.write_recipe(find_recipe("kmnist-lenet"))
+    shown = open_page("evaluate", run=finished.id).dataframe[0].value
+    theirs = published(find_recipe("kmnist-lenet"))["per_class"]
+    for row in shown.to_dict("records"):
+        for score in ("precision", "recall", "f1"):
+            assert row[f"published {score}"] == pytest.approx(100 * theirs[row["class"]][score])
+
+
+def test_a_published_accuracy_of_each_class_is_beside_its_recall(finished: Run) -> None:
+    change_predictions(finished, lambda _: {"classes": OBJECTS})
+    finished.write_recipe(find_recipe("cifar10-blitz"))
+    shown = open_page("evaluate", run=finished.id).dataframe[0].value
+    assert shown.columns[shown.columns.str.startswith("published")].tolist() == ["published recall"]
+    assert shown.set_index("class").loc["deer", "published recall"] == pytest.approx(57)
+    finished.write_recipe(change(find_recipe("cifar10-blitz"), {"epochs": 3}))
+    shown = open_page("evaluate", run=finished.id).dataframe[0].value
+    assert not shown.columns.str.startswith("published").any(), "other settings"
+
+
+def test_a_run_on_rows_is_evaluated_in_words_of_rows(blobs: Run) -> None:
+    predictions = load_predictions(blobs.predictions("test"))
+    app = open_page("evaluate", run=blobs.id)
+    assert (
+        figures(app)["Accuracy on the test rows"]
+        == f"{metrics.accuracy_score(predictions.labels, predictions.predicted):.2%}"
+    )
+    assert figures(app)["Published"] == "98.00%"
+    assert "of 150 rows" in words(app)
+    assert "Click a cell to see its rows." in words(app)
+    assert "images" not in words(app)
+    assert len(cells(app)) == 9
+    assert "test, by step" in [trace["name"] for trace in figure(app, "loss")["data"]]
 
 
 # Runs without an evaluation

@@ -124,7 +124,7 @@ def test_the_blobs_are_got_with_the_button() -> None:
     assert not app.error
     assert "**850 train rows and 150 test rows** of 3 classes, 4 numbers each." in words(app)
     assert "times the training rows of class" in words(app)
-    assert not links(app)  # no recipe trains on a table
+    assert links(app) == {"Train on this dataset": ("train", {"dataset": "blobs"})}
 
 
 def test_a_dataset_that_cannot_be_got_is_told(tmp_path: Path) -> None:

@@ -3,9 +3,9 @@ import os
 import numpy as np
 import pytest
 from damage import DAMAGE, all_right, change_predictions, copy_of, die_at_once, die_in_training, fail
-from screen import buttons, errors, links, open_page, show, tiles, title, words
+from screen import buttons, errors, links, open_page, show, table, tiles, title, words
 
-from engine.dataset import Dataset
+from engine.dataset import Dataset, open_dataset
 from engine.predictions import Predictions, load_predictions
 from engine.runs import Run
 
@@ -123,7 +123,7 @@ def test_images_of_another_dataset_are_not_shown(finished: Run) -> None:
     change_predictions(finished, lambda _: {"fingerprint": "0123456789abcdef"})
     app = open_page("gallery", run=finished.id)
     assert errors(app) == [
-        "The dataset digits has changed since this run was evaluated, so its pictures cannot be shown. "
+        "The dataset digits has changed since this run was evaluated, so its images cannot be shown. "
         "Train the recipe again on the dataset as it is now."
     ]
     assert not app.main.get("bidi_component")
@@ -204,3 +204,58 @@ def test_predictions_that_change_are_read_again(finished: Run) -> None:
     os.utime(finished.predictions("test"), (1, 1))  # two writes may fall into one tick of the file system's clock
     assert "**0 mistakes**" in words(open_page("gallery", run=finished.id))
     assert "**0 mistakes**" not in words(before)
+
+
+def test_the_page_of_tiles_is_in_the_address(finished: Run) -> None:
+    app = open_page("gallery", run=finished.id, show="all", page="3")
+    assert "121 to 180 of 360 images" in words(app)
+    app.main.pagination[0].select(2)
+    assert "61 to 120 of 360 images" in words(show(app))
+
+
+@pytest.mark.parametrize("page", ["0", "99", "three"])
+def test_a_page_that_does_not_exist_is_passed_over(finished: Run, page: str) -> None:
+    app = open_page("gallery", run=finished.id, show="all", page=page)
+    assert "1 to 60 of 360 images" in words(app)
+
+
+def test_another_filter_begins_at_its_first_page(finished: Run) -> None:
+    app = open_page("gallery", run=finished.id, show="all", page="6")
+    app.selectbox("show").select("right")
+    assert "1 to 60 of " in words(show(app))
+
+
+def test_without_a_run_it_has_its_title_and_says_what_to_do() -> None:
+    app = open_page("gallery")
+    assert title(app) == "Gallery"
+    assert "There is no trained model yet." in words(app)
+
+
+# Rows of numbers
+
+
+def test_rows_are_a_table_with_their_numbers_and_the_mistakes_first(blobs: Run) -> None:
+    predictions = load_predictions(blobs.predictions("test"))
+    stored = open_dataset("blobs").splits["test"]
+    app = open_page("gallery", run=blobs.id, show="all")
+    wrong = int((predictions.probabilities.argmax(1) != predictions.labels).sum())
+    assert f"**{wrong} mistake{'s' * (wrong != 1)}** in 150 test rows." in words(app)
+    assert "1 to 60 of 150 rows" in words(app)
+    shown = table(app)
+    assert shown.columns.tolist() == ["", "True class", "Predicted class", "Confidence", "x1", "x2", "x3", "x4", "Row"]
+    assert shown[""].tolist() == ["✗ wrong"] * wrong + ["✓ right"] * (60 - wrong)
+    for row in shown.to_dict("records"):
+        np.testing.assert_allclose([row[f"x{n}"] for n in (1, 2, 3, 4)], stored.images[row["Row"]])
+        assert row["True class"] == str(stored.labels[row["Row"]])
+        assert row["Predicted class"] == str(predictions.probabilities[row["Row"]].argmax())
+        assert (row["True class"] == row["Predicted class"]) == (row[""] == "✓ right")
+    assert not app.main.get("bidi_component")
+
+
+def test_all_rows_are_shown_page_by_page_and_filtered(blobs: Run) -> None:
+    seen: list[int] = []
+    for page in ("1", "2", "3"):
+        seen += table(open_page("gallery", run=blobs.id, show="all", page=page))["Row"].tolist()
+    assert sorted(seen) == list(range(150))
+    filtered = table(open_page("gallery", run=blobs.id, show="all", true="2"))
+    assert set(filtered["True class"]) == {"2"}

@@ -1,14 +1,19 @@
+import csv
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from damage import FAILURE, copy_of, cut_log, die_at_once, die_in_training, fail
+from processes import wait_until
 from screen import button, buttons, click, errors, figure, go_to, links, open_page, show, title, words
 
 from engine.catalogue import CATALOGUE
-from engine.recipes import FIELDS, RECIPES, TYPES, Recipe, change, find_recipe
+from engine.recipes import FIELDS, MODELS, PUBLISHED, RECIPES, TYPES, Recipe, change, find_recipe
 from engine.records import (
     Cancelled,
     Epoch,
+    Evaluated,
     Evaluating,
     Finished,
     Preparing,
@@ -20,9 +25,11 @@ from engine.records import (
     to_line,
 )
 from engine.runs import ACTIVE, Run, create_run, list_runs, open_run
+from ui.live import history_csv
+from ui.tables import thinned
 
 STARTED = Started("digits", "abc", list("01"), 1280, 100, 2000, 20, 10, 1000, "cpu", 2, "float32", "2.0")
-STEP = Step(50, 3, 0.51234, 0.9125, 0.01, 12345.6, 5.0)
+STEP = Step(50, 3, 0.51234, 0.9125, 0.01, 12345.6, 5.0, 734.6)
 EPOCHS = [Epoch(20 * n, n, 0.6, 0.9, 0.7, 0.8 + n / 100, 0.01, 12000.0, 2.0 * n) for n in (1, 2)]
 ENDED = (2, 50, "step 50, within epoch 3", 0.51234, 0.9125, 0.6, 0.82, 0.65, 0.8125, 125.0, 12345.6)
 
@@ -146,7 +153,56 @@ def test_a_dataset_that_has_to_be_downloaded_first_is_told(make_colours) -> None
 def test_the_model_is_described() -> None:
     app = open_page("train")
     field(app, "digits-quick", "model").set_value("mlp")
-    assert "One hidden layer of 128 units over all pixels; any size." in words(show(app))
+    assert MODELS["mlp"] in words(show(app))
+
+
+# A recipe for a table
+
+
+def test_a_recipe_for_a_table_offers_tables_and_the_network_that_takes_them() -> None:
+    app = choose(open_page("train"), "blobs-mlp")
+    assert field(app, "blobs-mlp", "dataset").options == ["Blobs"]
+    assert field(app, "blobs-mlp", "model").options == ["mlp"]
+    assert field(app, "blobs-mlp", "batch_size").label == "Batch size (rows)"
+    choose(app, "mnist-lenet5")
+    assert "Blobs" not in field(app, "mnist-lenet5", "dataset").options
+    assert "lenet5" in field(app, "mnist-lenet5", "model").options
+
+
+def test_a_link_to_a_table_chooses_the_recipe_for_it() -> None:
+    assert open_page("train", dataset="blobs").selectbox("recipe").value == "blobs-mlp"
+
+
+def test_the_layers_of_a_network_for_rows_are_listed(blobs: Run) -> None:
+    app = open_page("train", dataset="blobs")
+    app.session_state["layers"] = True
+    layers = show(app).dataframe[0].value
+    parameters = int(layers["Parameters"].sum())
+    assert parameters == 4 * 8 + 8 + 8 * 3 + 3
+    assert f"{parameters} parameters, for rows of 4 numbers of blobs." in words(app)
+
+
+def test_a_run_on_rows_speaks_of_rows(blobs: Run) -> None:
+    app = open_page("train", run=blobs.id)
+    assert "Rows a second" in figures(app)
+    assert list(links(app)) == ["Evaluate it", "See its mistakes"]
+    assert figures(app)["Test accuracy"] == f"{blobs.history().ended.test_accuracy:.2%}"
+    assert "mages" not in " ".join([words(app).partition("New training")[0], *(each.help or "" for each in app.metric)])
+    history = blobs.history()
+    shown = published_table(app)
+    assert len(shown) == 8
+    assert shown["Test accuracy"] == (f"{history.ended.test_accuracy:.2%}", "98.00%")
+    assert shown["Training loss, epoch 1"] == (f"{history.epochs[0].train_loss:.4g}", "0.971")
+    assert shown["Test accuracy, epoch 1"] == (f"{history.evaluations[0].accuracy:.2%}", "82.70%")
+
+
+def test_a_run_on_rows_says_how_many_it_trains_on(blobs: Run) -> None:
+    log = blobs.log.read_text()
+    blobs.log.write_text(log[: log.index('{"record": "step"')])
+    with blobs.lock():
+        app = open_page("train", run=blobs.id)
+    (bar,) = app.get("progress")
+    assert bar.text == "Training on 850 rows: first of 140 steps"
 
 
 # Starting and resuming
@@ -183,6 +239,85 @@ def test_a_run_that_died_is_resumed(finished: Run, launches) -> None:
     assert finished.log.read_bytes().count(b'"record": "preparing"') == 2
 
 
+def kill(run: Run, launches) -> None:
+    """End the process of a run, which the page started last, as a crash does."""
+    launches.latest.kill()
+    launches.latest.wait()
+    wait_until(lambda: not run.has_process())
+
+
+@pytest.mark.parametrize("damage", [fail, die_at_once])
+def test_a_run_without_a_checkpoint_is_resumed_from_its_beginning(finished: Run, launches, damage) -> None:
+    damage(finished)
+    app = open_page("train", run=finished.id)
+    assert "from the beginning" in button(app, "Resume").help
+    click(app, "Resume")
+    assert not app.error
+    wait_until(lambda: finished.status() not in ACTIVE)
+    assert f"**{finished.id}** · finished" in words(show(app))
+    assert [epoch.epoch for epoch in finished.history().epochs] == [1, 2]
+
+
+def test_a_stopped_run_is_resumed_and_followed_to_its_end(launches) -> None:
+    app = open_page("train")
+    field(app, "digits-quick", "epochs").set_value(60)
+    click(app, "Start training")
+    (run,) = list_runs()
+    wait_until(lambda: run.history().epochs)
+    run.request_stop()
+    wait_until(lambda: run.status() == "stopped")
+    assert f"**{run.id}** · stopped" in words(show(app))
+    assert button(app, "Resume").help == "Goes on from its last checkpoint."
+    made = len(run.history().epochs)
+    click(app, "Resume")
+    assert app.query_params["run"] == run.id
+    assert button(app, "Stop"), "it is followed at once"
+    wait_until(lambda: len(run.history().epochs) > made)
+    run.request_stop()
+    wait_until(lambda: run.status() not in ACTIVE)
+
+
+def test_a_finished_run_is_trained_further(finished: Run, launches) -> None:
+    app = open_page("train", run=finished.id)
+    app.number_input(f"more-{finished.id}").set_value(3)
+    click(show(app), "Train further")
+    assert not app.error
+    assert "Train further" not in buttons(app)
+    wait_until(lambda: finished.status() not in ACTIVE)
+    show(app)
+    assert f"**{finished.id}** · finished" in words(app)
+    assert "5 of 5 epochs finished." in words(app)
+    history = finished.history()
+    assert [epoch.epoch for epoch in history.epochs] == [1, 2, 3, 4, 5]
+    assert open_run(finished.id).recipe.epochs == 5
+
+
+def test_a_run_that_has_no_checkpoint_cannot_be_trained_further(finished: Run) -> None:
+    finished.checkpoint.unlink()
+    assert buttons(open_page("train", run=finished.id)) == ["Start training"]
+
+
+def test_a_second_run_waits_and_says_for_which(launches) -> None:
+    app = open_page("train")
+    field(app, "digits-quick", "epochs").set_value(10_000)
+    click(app, "Start training")
+    (first,) = list_runs()
+    wait_until(lambda: first.history().epochs)
+    process = launches.latest
+    field(app, "digits-quick", "epochs").set_value(1)
+    click(app, "Start training")
+    second = list_runs()[0]
+    assert second != first
+    wait_until(lambda: second.status() == "queued")
+    show(app)
+    assert f"**{second.id}** · queued" in words(app)
+    assert f"Queued: waits for {first.id}. This one starts by itself when that ends." in words(app)
+    assert f"Also going on: {first.id} (running)" in links(app)
+    kill(second, launches)
+    process.kill()
+    process.wait()
+
+
 def test_runs_that_cannot_be_written_are_told(tmp_path) -> None:
     (tmp_path / "runs").write_text("a file, where a folder should be")
     (error,) = errors(click(open_page("train"), "Start training"))
@@ -200,8 +335,23 @@ def test_runs_that_cannot_be_written_are_told(tmp_path) -> None:
         ([Preparing(2_500_000, 10_000_000)], "starting", 25, "Getting the dataset: 2.5 of 10.0 MB"),
         ([Queued("cpu")], "queued", 0, "Queued: another run has the device. This one starts by itself when that ends."),
         ([STARTED], "running", 0, "Training on 1,280 images: first of 200 steps"),
-        # 150 steps are left, and 50 took 5 s.
-        ([STARTED, *EPOCHS, STEP], "running", 25, "Epoch 3 of 10, step 50 of 200: about 15 s of training left"),
+        # 150 steps are left, 10 of them of this epoch, and 50 took 5 s.
+        (
+            [STARTED, *EPOCHS, STEP],
+            "running",
+            25,
+            "Epoch 3 of 10, step 50 of 200: about 1 s of this epoch and 15 s of the run left",
+        ),
+        (
+            [
+                STARTED,
+                *(replace(EPOCHS[0], step=20 * n, epoch=n) for n in range(1, 10)),
+                replace(STEP, step=190, epoch=10, train_seconds=95.0),
+            ],
+            "running",
+            95,
+            "Epoch 10 of 10, step 190 of 200: about 5 s left",
+        ),
         (
             [STARTED, *EPOCHS, Evaluating("test", 500, 2000)],
             "running",
@@ -229,14 +379,138 @@ def test_the_figures_of_a_run_that_goes_on() -> None:
     assert figures(app) == {
         "Training loss": "0.5123",
         "Training accuracy": "91.25%",
-        "Pace": "12,346/s",
-        "Validation, best": "82.00%",
+        "Best, epoch 2": "82.00%",
         "Test accuracy": "...",
+        "Images a second": "12,346",
+        "Training time": "5 s",
+        "Memory": "735 MB",
     }
-    running, epochs, validation = figure(app, "accuracy")["data"]
+    running, epochs, validation, best = figure(app, "accuracy")["data"]
     assert (running["x"], running["y"]) == ([2.5], [91.25])
     assert (epochs["x"], epochs["y"]) == ([1, 2], [90, 90])
     assert validation["y"] == pytest.approx([81, 82])
+    assert (best["x"], best["y"]) == ([2], pytest.approx([82]))
+    for key in ("learning_rate", "pace"):
+        (trace,) = figure(app, key)["data"]
+        assert (trace["x"], trace["y"]) == ([50], [0.01 if key == "learning_rate" else 12345.6])
+
+
+def test_the_memory_is_that_of_the_process_or_of_the_tensors_on_a_gpu() -> None:
+    for device, where in (("cpu", "its process has had"), ("cuda", "its tensors have had on the GPU")):
+        run = logged(replace(STARTED, device=device), replace(STEP, memory_mb=2345.6))
+        with run.lock():
+            app = open_page("train", run=run.id)
+        (memory,) = [each for each in app.metric if each.label == "Memory"]
+        assert (memory.value, memory.help) == ("2.3 GB", f"The most that {where} so far.")
+
+
+def test_the_best_epoch_is_that_of_the_highest_validation_accuracy_then_of_the_lowest_loss() -> None:
+    accuracies, losses = (0.5, 0.8, 0.8, 0.7), (0.9, 0.7, 0.6, 0.1)
+    epochs = [
+        replace(EPOCHS[0], step=20 * n, epoch=n, val_accuracy=accuracy, val_loss=loss)
+        for n, (accuracy, loss) in enumerate(zip(accuracies, losses, strict=True), start=1)
+    ]
+    run = logged(STARTED, *epochs)
+    with run.lock():
+        app = open_page("train", run=run.id)
+    assert figures(app)["Best, epoch 3"] == "80.00%"
+    best = figure(app, "loss")["data"][3]
+    assert (best["name"], best["x"], best["y"]) == ("best epoch", [3], [0.6])
+
+
+def test_nothing_is_best_where_nothing_is_held_back_and_no_test_where_there_is_none() -> None:
+    epoch = replace(EPOCHS[0], val_loss=None, val_accuracy=None)
+    run = logged(replace(STARTED, val_count=0, test_count=0), epoch)
+    with run.lock():
+        app = open_page("train", run=run.id)
+    assert figures(app)["Best epoch"] == figures(app)["Test accuracy"] == "none"
+    assert [trace["name"] for trace in figure(app, "loss")["data"]] == ["training, running", "training"]
+
+
+def test_evaluations_in_the_midst_of_training_are_curves_of_their_own() -> None:
+    evaluations = [Evaluated(10, "test", 0.9, 0.5), Evaluated(20, "test", 0.8, 0.6), Evaluated(30, "val", 0.7, 0.65)]
+    run = logged(STARTED, *EPOCHS[:1], *evaluations)
+    with run.lock():
+        app = open_page("train", run=run.id)
+    by_name = {trace["name"]: trace for trace in figure(app, "loss")["data"]}
+    assert (by_name["test, by step"]["x"], by_name["test, by step"]["y"]) == ([0.5, 1], [0.9, 0.8])
+    assert (by_name["validation, by step"]["x"], by_name["validation, by step"]["y"]) == ([1.5], [0.7])
+    assert figure(app, "accuracy")["data"][-2]["y"] == pytest.approx([50, 60])
+
+
+def test_a_long_log_is_thinned_for_the_browser_and_keeps_its_ends() -> None:
+    steps = [replace(STEP, step=n, epoch=1, train_loss=1 / n) for n in range(1, 12_346)]
+    run = logged(replace(STARTED, steps_per_epoch=100_000, epochs=1), *steps)
+    with run.lock():
+        app = open_page("train", run=run.id)
+    for drawn in (figure(app, "loss")["data"][0]["x"], figure(app, "pace")["data"][0]["x"]):
+        assert 250 < len(drawn) <= 500
+    steps_drawn = figure(app, "learning_rate")["data"][0]["x"]
+    assert (steps_drawn[0], steps_drawn[-1]) == (1, 12_345)
+    assert figure(app, "loss")["data"][0]["y"][-1] == pytest.approx(1 / 12_345)
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"), [(0, 0), (1, 1), (499, 499), (500, 251), (998, 500), (999, 251), (100_000, 392)]
+)
+def test_items_are_thinned_by_halving_and_the_last_is_kept(count: int, expected: int) -> None:
+    kept = thinned(range(count))
+    assert len(kept) == expected <= 500
+    assert kept[:1] == list(range(count))[:1]
+    assert kept[-1:] == list(range(count))[-1:]
+    assert len(set(np.diff(kept[:-1]))) <= 1
+
+
+def test_a_growing_curve_keeps_the_points_that_it_has() -> None:
+    before, after = thinned(range(5000)), thinned(range(5001))
+    assert before[:-1] == after[: len(before) - 1]
+
+
+def test_charts_reach_to_the_end_of_the_run_once_it_is_half_made() -> None:
+    reaches = []
+    for step in (10, 30, 60, 190):
+        run = logged(STARTED, replace(STEP, step=step))
+        with run.lock():
+            reaches.append(
+                figure(open_page("train", run=run.id), "learning_rate")["layout"]["xaxis"]["range"][1] / 1.03
+            )
+    assert reaches == pytest.approx([25, 50, 100, 200])
+
+
+def test_a_chart_is_saved_under_the_name_of_its_run() -> None:
+    run = logged(STARTED, STEP)
+    with run.lock():
+        app = open_page("train", run=run.id)
+    names = {}
+    for chart in app.main.get("plotly_chart"):
+        config = json.loads(chart.proto.config)
+        assert config["displayModeBar"] is True
+        assert config["toImageButtonOptions"]["scale"] == 2
+        names[chart.key] = config["toImageButtonOptions"]["filename"]
+    assert names == {
+        "loss": f"{run.id}-loss",
+        "accuracy": f"{run.id}-accuracy",
+        "learning_rate": f"{run.id}-learning-rate",
+        "pace": f"{run.id}-pace",
+    }
+
+
+def test_the_history_is_a_csv_with_a_row_for_each_record(finished: Run) -> None:
+    history = finished.history()
+    rows = list(csv.DictReader(history_csv(history).splitlines()))
+    assert [row["record"] for row in rows].count("step") == len(history.steps)
+    epochs = [row for row in rows if row["record"] == "epoch"]
+    assert [float(row["val_accuracy"]) for row in epochs] == [epoch.val_accuracy for epoch in history.epochs]
+    app = open_page("train", run=finished.id)
+    assert "History as CSV" in [each.proto.label for each in app.get("download_button")]
+
+
+def test_before_its_first_figures_a_run_has_the_room_that_they_take() -> None:
+    run = logged(STARTED)
+    with run.lock():
+        app = open_page("train", run=run.id)
+    assert set(figures(app).values()) == {"..."}
+    assert [chart.key for chart in app.main.get("plotly_chart")] == ["loss", "accuracy", "learning_rate", "pace"]
 
 
 def test_what_a_run_logs_is_taken_in() -> None:
@@ -285,7 +559,7 @@ def test_a_finished_run_is_summed_up(finished: Run) -> None:
     history = finished.history()
     best = max(epoch.val_accuracy for epoch in history.epochs)
     assert figures(app)["Test accuracy"] == f"{history.ended.test_accuracy:.2%}"
-    assert figures(app)["Validation, best"] == f"{best:.2%}"
+    assert f"{best:.2%}" in {value for label, value in figures(app).items() if label.startswith("Best, epoch ")}
     assert f"of training, 2 of 2 epochs finished. Kept: {history.ended.kept}." in words(app)
     assert links(app) == {
         "Evaluate it": ("evaluate", {"run": finished.id}),
@@ -293,6 +567,7 @@ def test_a_finished_run_is_summed_up(finished: Run) -> None:
         "Classify a picture": ("classify", {"run": finished.id}),
     }
     assert not {"Stop", "Resume"} & set(buttons(app))
+    assert "Train further" in buttons(app)
 
 
 @pytest.mark.parametrize(("then", "page"), [("gallery", "Gallery"), ("evaluate", "Evaluate"), ("nope", "Gallery")])
@@ -323,11 +598,45 @@ def test_a_stopped_run_is_summed_up_and_can_go_on() -> None:
     assert button(app, "Resume")
 
 
+def published_table(app) -> dict[str, tuple[str, str]]:
+    """Our figures and the published ones, by what they are of."""
+    (shown,) = app.table
+    return {row["Figure"]: (row["This run"], row["Published"]) for row in shown.value.to_dict("records")}
+
+
 def test_a_published_figure_is_beside_that_of_a_run(finished: Run) -> None:
     finished.write_recipe(find_recipe("mnist-lenet5"))
-    assert "Published: 99.05% test accuracy (LeCun et al. 1998" in words(open_page("train", run=finished.id))
+    app = open_page("train", run=finished.id)
+    test_accuracy = f"{finished.history().ended.test_accuracy:.2%}"
+    assert published_table(app) == {"Test accuracy": (test_accuracy, "99.05%")}
+    assert "Published: LeCun et al. 1998" in words(app)
     (finished.path / "recipe.json").write_text(json.dumps(find_recipe("mnist-lenet5").as_dict() | {"seed": 1}))
-    assert "Published: " not in words(open_page("train", run=finished.id))
+    app = open_page("train", run=finished.id)
+    assert not app.table
+    assert "Published: " not in words(app)
+
+
+def test_the_time_of_a_run_that_goes_on_is_beside_the_published_one() -> None:
+    run = logged(STARTED, *EPOCHS, STEP)
+    run.write_recipe(find_recipe("kmnist-lenet"))
+    with run.lock():
+        shown = published_table(open_page("train", run=run.id))
+    assert shown == {
+        "Training accuracy": ("90.00%", "99.67%"),
+        "Validation loss": ("0.7", "0.0821"),
+        "Validation accuracy": ("82.00%", "98.23%"),
+        "Test accuracy": ("...", "95.00%"),
+        "Training time": ("5 s", "2 min 40 s"),
+    }
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_all_published_figures_of_a_recipe_are_shown(name: str) -> None:
+    run = logged(STARTED, *EPOCHS, Stopped(*ENDED))
+    run.write_recipe(find_recipe(name))
+    shown = published_table(open_page("train", run=run.id))
+    numbers = [*PUBLISHED[name].items(), *PUBLISHED[name].get("first_epoch", {}).items()]
+    assert len(shown) == len([value for _, value in numbers if isinstance(value, float | int)])
 
 
 def test_a_failed_run_says_why(finished: Run) -> None:
@@ -336,7 +645,8 @@ def test_a_failed_run_says_why(finished: Run) -> None:
     assert f"**{finished.id}** · failed" in words(app)
     assert errors(app) == [FAILURE]
     assert links(app) == {}
-    assert buttons(app) == ["Start training"]
+    assert buttons(app) == ["Resume", "Start training"]
+    assert button(app, "Resume").help == "Goes on from the beginning: it has no checkpoint."
 
 
 def test_a_run_that_died_at_once_says_so(finished: Run) -> None:
@@ -345,13 +655,13 @@ def test_a_run_that_died_at_once_says_so(finished: Run) -> None:
     app = open_page("train", run=finished.id)
     (error,) = errors(app)
     assert error.startswith("The process of this run ended before training began without a word of its own.")
-    assert error.endswith("The end of its output: Killed: out of memory. Start it again.")
-    assert buttons(app) == ["Start training"]
+    assert error.endswith("The end of its output: Killed: out of memory. Resume it, and it starts from the beginning.")
+    assert buttons(app) == ["Resume", "Start training"]
 
 
 def test_a_run_that_was_stopped_before_it_began_says_so() -> None:
     (error,) = errors(open_page("train", run=logged(Queued("cpu"), Cancelled()).id))
-    assert error == "Stopped before its first step, so there is no model. Start it again from its recipe."
+    assert error == "Stopped before its first step, so there is no model. Resume it, and it starts from the beginning."
 
 
 def test_an_unknown_run_is_told_and_the_one_that_goes_on_shown(finished: Run) -> None:
