@@ -1,114 +1,175 @@
-"""Compare Loupe's training loop with the loop that tutorials teach, on the same model and data, in one process.
+"""Compare Loupe's training loop with the loop that tutorials teach, and with the most that the model allows.
 
-    python -m benchmarks.train_speed [--recipe mnist-lenet5] [--steps 200] [--repeats 7]
+    python -m benchmarks.train_speed [--recipe mnist-lenet5] [--dataset NAME] [--seconds 4] [--repeats 7]
 
-The plain loop is a DataLoader over torchvision's MNIST with ToTensor, the same model, batch and optimiser, float32,
-as in PyTorch's own tutorials. The two run in alternation; each repeat gives one ratio of images a second. Needs the
-data set: ``LOUPE_DATA`` holding ``MNIST/raw``, or the internet.
+Three loops over the same data, model, batch and optimiser take turns in one process:
+
+- plain: as the tutorials write it: a DataLoader over single pictures with ``ToTensor`` (and ``Normalize`` where the
+  recipe scales), float32, torch's own layers, memory format and number of threads;
+- limit: Loupe's model, precision, threads and memory format on one constant batch in memory: no data, no figures;
+- Loupe: the training loop as a run executes it.
+
+Each repeat gives one ratio to each of the first two. ``--dataset`` takes a recipe to other prepared data of the same
+shape, where its own is not at hand: the pace does not depend on what the pictures show.
 """
 
 import argparse
-import os
-import platform
 import statistics
 import time
 from collections.abc import Iterator
-
-from engine.runs import WORKER_ENVIRONMENT
-
-os.environ.update(WORKER_ENVIRONMENT)  # before torch is imported, as for a run; both loops have it
+from dataclasses import replace
 
 import torch
+from PIL import Image
 from torch import nn
-from torch.utils.data import DataLoader
-from torchvision.datasets import MNIST
-from torchvision.transforms import ToTensor
+from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
 
-from engine import machine
+from benchmarks.environment import describe_machine, start_as_a_run_does
+from engine import machine, tuning
 from engine.catalogue import get
+from engine.dataset import Dataset as StoredDataset
 from engine.dataset import open_dataset
 from engine.models import build_model
-from engine.paths import data_root
-from engine.recipes import Recipe, find_recipe
+from engine.recipes import RECIPES, Recipe, change, find_recipe
 from engine.training import Training, fit
 
-WARM_UP_STEPS = 10
+WARM_UP_SECONDS = 0.5
 
 
-def plain_loop(recipe: Recipe) -> Iterator[None]:
-    """Train as the tutorials do, yielding after each step."""
+class Pictures(Dataset):
+    """Pictures one at a time, each made and transformed as torchvision's MNIST and CIFAR10 do."""
+
+    def __init__(self, stored: StoredDataset, transform):
+        split = stored.splits["train"]
+        self.images = split.images.squeeze(3) if stored.image_shape[2] == 1 else split.images
+        self.labels = split.labels.tolist()
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int):
+        return self.transform(Image.fromarray(self.images[index])), self.labels[index]
+
+
+def plain_loop(recipe: Recipe, stored: StoredDataset) -> Iterator[nn.Module]:
+    """Train as the tutorials do, for ever, yielding the model after each step."""
     torch.manual_seed(recipe.seed)
+    steps: list = [transforms.ToTensor()]
+    if recipe.scaling == "half":
+        steps.append(transforms.Normalize((0.5,) * stored.image_shape[2], (0.5,) * stored.image_shape[2]))
     loader = DataLoader(
-        MNIST(data_root(), train=True, transform=ToTensor()),
+        Pictures(stored, transforms.Compose(steps)),
         batch_size=recipe.batch_size,
         shuffle=recipe.shuffle,
         drop_last=recipe.drop_last,
     )
-    model = build_model(recipe.model, (28, 28, 1), 10)
-    replace_whole_convolutions(model)
-    optimizer = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate)
+    model = build_model(recipe.model, stored.image_shape, len(stored.classes))
+    with_plain_layers(model)
+    if recipe.optimizer == "adam":
+        optimizer: torch.optim.Optimizer = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate)
+    else:
+        optimizer = torch.optim.SGD(model.parameters(), lr=recipe.learning_rate, momentum=recipe.momentum)
     criterion = nn.CrossEntropyLoss()
     running_loss, running_correct = 0.0, 0
-    for images, labels in loader:
-        logits = model(images)
-        loss = criterion(logits, labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        running_loss += loss.item()
-        running_correct += (logits.argmax(1) == labels).sum().item()
-        yield None
+    while True:
+        for images, labels in loader:
+            logits = model(images)
+            loss = criterion(logits, labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            running_loss += loss.item()
+            running_correct += (logits.argmax(1) == labels).sum().item()
+            yield model
 
 
-def replace_whole_convolutions(model: nn.Module) -> None:
-    """Put torch's own convolution where Loupe's model has a faster equal: the tutorial does not have that."""
+def with_plain_layers(model: nn.Module) -> None:
+    """Put torch's own layers where Loupe's model has faster equals: the tutorial does not have those."""
     for name, layer in list(model.named_children()):
-        if isinstance(layer, nn.Conv2d):
-            plain = nn.Conv2d(layer.in_channels, layer.out_channels, layer.kernel_size, padding=layer.padding)
+        if isinstance(layer, nn.Conv2d) and type(layer) is not nn.Conv2d:
+            plain: nn.Module = nn.Conv2d(layer.in_channels, layer.out_channels, layer.kernel_size)
             plain.load_state_dict(layer.state_dict())
             setattr(model, name, plain)
 
 
-def images_per_second(steps: Iterator, count: int, batch_size: int) -> float:
-    for _ in range(WARM_UP_STEPS):
-        next(steps)
+def limit_loop(recipe: Recipe, stored: StoredDataset) -> Iterator[None]:
+    """Make the same step on one constant batch, yielding after each."""
+    training = Training(recipe, stored, torch.device(recipe.device))
+    split = stored.splits["train"]
+    pixels = training.prepare(torch.from_numpy(split.images[: recipe.batch_size].copy()).to(recipe.device))
+    labels = torch.from_numpy(split.labels[: recipe.batch_size]).to(recipe.device)
+    model, optimizer = training.model.train(), training.optimizer
+    while True:
+        with torch.autocast(recipe.device, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+            logits = model(pixels)
+        loss = functional.cross_entropy(logits.float(), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        yield None
+
+
+def loupe_loop(recipe: Recipe, stored: StoredDataset) -> Iterator:
+    return fit(Training(change(recipe, {"epochs": 1000}), stored, torch.device(recipe.device)), stored)
+
+
+def images_per_second(steps: Iterator, seconds: float, batch_size: int) -> float:
+    _run(steps, WARM_UP_SECONDS)
     began = time.perf_counter()
-    for _ in range(count):
-        next(steps)
+    count = _run(steps, seconds)
     return count * batch_size / (time.perf_counter() - began)
 
 
-def spread(values: list[float]) -> str:
-    return f"{statistics.median(values):8,.2f}  ({min(values):,.2f} to {max(values):,.2f})"
+def _run(steps: Iterator, seconds: float) -> int:
+    until = time.perf_counter() + seconds
+    count = 0
+    while time.perf_counter() < until:
+        next(steps)
+        count += 1
+    return count
+
+
+def spread(values: list[float], form: str = ",.2f") -> str:
+    return f"{statistics.median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipe", default="mnist-lenet5", choices=["mnist-lenet5"])
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--recipe", default="mnist-lenet5", choices=[n for n in RECIPES if n != "blobs-mlp"])
+    parser.add_argument("--dataset", help="prepared data of the same shape, in place of the recipe's")
+    parser.add_argument("--seconds", type=float, default=4.0, help="of each loop in each repeat")
     parser.add_argument("--repeats", type=int, default=7)
     args = parser.parse_args()
+    start_as_a_run_does()
 
-    recipe = machine.resolve(find_recipe(args.recipe))
+    recipe = find_recipe(args.recipe)
+    if args.dataset:
+        recipe = change(recipe, {"dataset": args.dataset})
     for _ in get(recipe.dataset):
         pass
-    dataset = open_dataset(recipe.dataset)
-    torch.set_num_threads(recipe.threads)
-    plain, ours = [], []
+    stored = open_dataset(recipe.dataset)
+    default_threads = torch.get_num_threads()
+    recipe = tuning.resolve(machine.resolve(recipe), stored)
+    paces: dict[str, list[float]] = {"plain": [], "limit": [], "Loupe": []}
     for _ in range(args.repeats):
-        plain.append(images_per_second(plain_loop(recipe), args.steps, recipe.batch_size))
-        training = Training(recipe, dataset, torch.device(recipe.device))
-        ours.append(images_per_second(fit(training, dataset), args.steps, recipe.batch_size))
-    ratios = [fast / slow for fast, slow in zip(ours, plain, strict=True)]
+        for name, loop in (("plain", plain_loop), ("limit", limit_loop), ("Loupe", loupe_loop)):
+            plainly = replace(recipe, threads=default_threads, convolutions="onednn")
+            tuning.use(plainly if name == "plain" else recipe)
+            paces[name].append(images_per_second(loop(recipe, stored), args.seconds, recipe.batch_size))
 
+    print(describe_machine())
     print(
-        f"{platform.processor() or platform.machine()}, {recipe.threads} threads, {recipe.precision}, {recipe.device}"
+        f"{recipe.name}, batch {recipe.batch_size}; Loupe: {recipe.threads} threads, {recipe.precision}, "
+        f"{recipe.convolutions} convolutions, {recipe.device}; n = {args.repeats}, median (lowest to highest)"
     )
-    print(f"Python {platform.python_version()}, torch {torch.__version__}")
-    print(f"{recipe.name}, {args.steps} steps of {recipe.batch_size}, n = {args.repeats}, median (lowest to highest)")
-    print(f"plain loop, images/s   {spread(plain)}")
-    print(f"Loupe, images/s        {spread(ours)}")
-    print(f"ratio                  {spread(ratios)}")
+    for name, values in paces.items():
+        print(f"{name}, images/s".ljust(22), spread(values, ",.0f"))
+    for name in ("plain", "limit"):
+        ratios = [ours / theirs for ours, theirs in zip(paces["Loupe"], paces[name], strict=True)]
+        print(f"Loupe / {name}".ljust(22), spread(ratios))
 
 
 if __name__ == "__main__":
