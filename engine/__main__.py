@@ -8,10 +8,12 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from engine import catalogue, recipes, runs
+from engine.backbones import suited
 from engine.dataset import open_dataset
 from engine.errors import LoupeError, reason_of
 from engine.importing import import_dataset
@@ -19,6 +21,7 @@ from engine.ingest import DEFAULT_TEST_SHARE, Plan, Request, check_request, plan
 from engine.inspection import DEFAULT_THRESHOLD, MAX_DISTANCE, as_document, inspect, load_inspection
 from engine.log import History
 from engine.origins import BAD_FILES, original_sizes, read_bad_files
+from engine.paths import weights_folder
 from engine.pictures import FITS
 from engine.predictions import Predictions, evaluation, load_predictions, top
 from engine.recipes import published, published_in_words
@@ -160,6 +163,23 @@ def list_recipes(args: argparse.Namespace) -> tuple[object, str, int]:
         if figures := published_in_words(recipe):
             lines.append(f"{'':15} published: {figures}")
     return listing, "\n".join(lines), 0
+
+
+def list_models(args: argparse.Namespace) -> tuple[object, str, int]:
+    """The networks; of torchvision's those first that suit a dataset, with their work and accuracy on ImageNet."""
+    shape = open_dataset(args.dataset).image_shape if args.dataset else (224, 224, 3)
+    own = [{"name": name, "about": about} for name, about in recipes.MODELS.items()]
+    theirs = [
+        {"name": each.name, "about": each.in_words()}
+        | {name: value for name, value in asdict(each).items() if name != "fixed"}
+        | {"weights_here": (weights_folder() / each.file).exists()}
+        for each in suited(shape)
+    ]
+    lines = [f"{model['name']:20} {model['about']}" for model in own]
+    lines += [
+        f"{model['name']:20} {model['about']}{', weights here' if model['weights_here'] else ''}" for model in theirs
+    ]
+    return own + theirs, "\n".join(lines), 0
 
 
 def train(args: argparse.Namespace) -> tuple[object, str, int]:
@@ -396,6 +416,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--threshold", metavar="BITS", type=int, default=DEFAULT_THRESHOLD, help="how far apart near copies may be"
     )
     command("recipes", list_recipes)
+    command("models", list_models).add_argument("--dataset", metavar="NAME", help="those first that suit its images")
     training = command("train", train)
     training.add_argument("recipe", metavar="RECIPE", help="one of the recipes")
     training.add_argument("--dataset", metavar="NAME", help="train on this dataset in place of the recipe's")

@@ -1,22 +1,18 @@
 """A trained run that classifies: splits of its dataset, and any picture."""
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from engine.dataset import Dataset
-from engine.errors import LoupeError, reason_of
+from engine.errors import LoupeError
 from engine.inference import logits_in_batches
-from engine.machine import is_out_of_memory
-from engine.models import build_model
-from engine.paths import replacing, writing_to
+from engine.model_file import load_model
+from engine.paths import writing_to
 from engine.predictions import Predictions, save_predictions
 from engine.preprocessing import Preprocess, Preprocessing, build_preprocess
 from engine.recipes import Recipe
@@ -24,8 +20,6 @@ from engine.records import Evaluating
 from engine.runs import Run
 from engine.training import hold_back, validation_split
 from engine.words import listed
-
-FORMAT = "1"
 
 
 class Classifier:
@@ -40,7 +34,7 @@ class Classifier:
     def classes(self) -> tuple[str, ...]:
         return self.preprocessing.classes
 
-    def probabilities(self, images: np.ndarray, indices: Tensor | None = None) -> Iterator[np.ndarray]:
+    def probabilities(self, images: np.ndarray | Tensor, indices: Tensor | None = None) -> Iterator[np.ndarray]:
         """Yield probabilities, float32 (batch, classes), for uint8 images of one size, a batch at a time.
 
         Raises LoupeError when they are no numbers, as those of diverged weights.
@@ -60,30 +54,23 @@ class Classifier:
         Its middle is cut out in the shape of the model's input and resized. Returns the probabilities, float32
         (classes,), and what the model saw before scaling: uint8, of the model's size.
         """
-        middle = self._middle(picture)[np.newaxis]
-        assert isinstance(self.preprocess, Preprocess)  # _middle has refused rows
-        (probabilities,) = self.probabilities(middle)
+        self.preprocessing.image_shape  # noqa: B018 - refuses a model of rows
+        assert isinstance(self.preprocess, Preprocess)
+        # A copy: torch warns about arrays that it may not write to, as those of Pillow are.
+        pixels = np.array(picture)[np.newaxis]
+        (probabilities,) = self.probabilities(pixels)
         with torch.inference_mode():
             device = next(self.model.parameters()).device
-            seen = self.preprocess.resize(torch.from_numpy(middle).to(device)).round().to(torch.uint8)
+            seen = self.preprocess.resize(torch.from_numpy(pixels).to(device)).round().to(torch.uint8)
         return probabilities[0], seen[0].permute(1, 2, 0).cpu().numpy()
 
-    def _middle(self, picture: np.ndarray) -> np.ndarray:
-        wanted_height, wanted_width, _ = self.preprocessing.image_shape
-        height, width = picture.shape[:2]
-        shape = wanted_width / wanted_height
-        rows, columns = max(1, min(height, round(width / shape))), max(1, min(width, round(height * shape)))
-        top, left = (height - rows) // 2, (width - columns) // 2
-        # A copy: torch warns about arrays that it may not write to, as those of Pillow are.
-        return np.array(picture[top : top + rows, left : left + columns])
 
+class HeadClassifier(Classifier):
+    """A model of which the head alone is at work, on features in place of images."""
 
-def save_weights(path: Path, weights: Mapping[str, Tensor], model: str, preprocessing: Preprocessing) -> None:
-    """Write weights, and what is needed to use them, as one safetensors file."""
-    metadata = {"format": FORMAT, "model": model, "preprocessing": json.dumps(preprocessing.as_dict())}
-    with writing_to(path.parent), replacing(path) as beside:
-        # Not with save_file, which tells of a full disk in a way of its own.
-        beside.write_bytes(save({name: value.contiguous() for name, value in weights.items()}, metadata))
+    def __init__(self, head: nn.Module, preprocessing: Preprocessing):
+        super().__init__(head, preprocessing)
+        self.preprocess = nn.Identity()
 
 
 def load_classifier(run: Run) -> Classifier:
@@ -100,22 +87,7 @@ def load_classifier(run: Run) -> Classifier:
 
 @lru_cache(maxsize=4)
 def _load(path: Path, changed: int) -> Classifier:
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise ValueError(f"its format is {metadata.get('format')}, not {FORMAT}")
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        preprocessing = Preprocessing.from_dict(json.loads(metadata["preprocessing"]))
-        model = build_model(metadata["model"], preprocessing.shape, len(preprocessing.classes))
-        model.load_state_dict(weights)
-    except Exception as error:  # safetensors and torch raise whatever the damage leads to
-        if is_out_of_memory(error):
-            raise
-        raise LoupeError(
-            f"{path.name} of the run {path.parent.name} cannot be used: it is damaged, or not a file of weights "
-            f"({reason_of(error)}). Nothing in it was run. Train the recipe again."
-        ) from error
+    model, preprocessing = load_model(path)
     return Classifier(model.to(memory_format=torch.channels_last), preprocessing)
 
 
@@ -134,13 +106,18 @@ def find_split(dataset: Dataset, recipe: Recipe, split: str) -> tuple[str, Tenso
     return split, torch.arange(len(dataset.splits[split]))
 
 
-def gather(classifier: Classifier, run: Run, dataset: Dataset, split: str) -> Iterator[Evaluating]:
-    """Run a split through a model and write the run's predictions for it, yielding progress."""
+def gather(
+    classifier: Classifier, run: Run, dataset: Dataset, split: str, inputs: Tensor | None = None
+) -> Iterator[Evaluating]:
+    """Run a split through a model and write the run's predictions for it, yielding progress.
+
+    inputs: what to give the classifier for the images of the stored split, where that is not the images themselves.
+    """
     stored_in, indices = find_split(dataset, run.recipe, split)
     stored = dataset.splits[stored_in]
     batches: list[np.ndarray] = []
     done = 0
-    for batch in classifier.probabilities(stored.images, indices):
+    for batch in classifier.probabilities(stored.images if inputs is None else inputs, indices):
         batches.append(batch)
         done += len(batch)
         yield Evaluating(split, done, len(indices))

@@ -1,5 +1,6 @@
 """The networks, by name. Each adapts to the images and classes of a dataset, or says why it cannot."""
 
+import copy
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -8,20 +9,29 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from engine.backbones import BACKBONES
 from engine.errors import LoupeError
-from engine.words import listed
+from engine.recipes import check_model
 
 
-def build_model(name: str, sample_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+def build_model(name: str, sample_shape: tuple[int, ...], num_classes: int, head: str = "linear") -> nn.Module:
     """Build a network with fresh weights from torch's random state.
 
-    sample_shape: height, width, channels of an image, or the features of a row. The network maps float
-    (batch, channels, height, width), or (batch, features), to logits (batch, num_classes).
+    sample_shape: height, width, channels of an image, or the features of a row. head: as recipes name it. The network
+    maps float (batch, channels, height, width), or (batch, features), to logits (batch, num_classes).
     """
-    if name not in MODELS:
-        raise LoupeError(f"There is no model {name!r}. Known models: {listed(MODELS)}.")
+    model = _with_linear_head(name, sample_shape, num_classes)
+    if head == "hidden":
+        model.set_submodule(head_path(model), HiddenHead(feature_count(model), num_classes))
+    return model
+
+
+def _with_linear_head(name: str, sample_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+    check_model(name)
     if len(sample_shape) == 3:
         height, width, channels = sample_shape
+        if name in BACKBONES:
+            return _torchvision_model(name, num_classes)
         return MODELS[name]((height, width, channels), num_classes)
     (features,) = sample_shape
     if name != "mlp":
@@ -29,6 +39,53 @@ def build_model(name: str, sample_shape: tuple[int, ...], num_classes: int) -> n
             f"{name} needs images, but this dataset is a table of {features} numbers a row. Choose the model mlp."
         )
     return nn.Sequential(nn.Linear(features, 8), nn.ReLU(), nn.Linear(8, num_classes))
+
+
+def _torchvision_model(name: str, num_classes: int) -> nn.Module:
+    """Build one of torchvision's networks, for three channels, whose last linear layer tells the classes apart."""
+    from torchvision import models  # takes seconds
+
+    options: dict[str, Any] = {}
+    if name in ("googlenet", "inception_v3"):
+        # Without the classifiers at half its depth, which are for training on millions of images; their weights expect
+        # pixels from -1 to 1, and this makes those of ImageNet's scaling.
+        options = {"aux_logits": False, "init_weights": True, "transform_input": True}
+    elif name.startswith("vit_"):
+        options = {"image_size": BACKBONES[name].size}
+    model = models.get_model(name, num_classes=num_classes, **options)
+    if name.startswith("squeezenet"):
+        # Its own head makes the average of each class over the image, cut off at 0 so that a class may never learn.
+        pooled = (nn.Dropout(0.5), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, num_classes))
+        model.classifier = nn.Sequential(*pooled)
+    return model
+
+
+class HiddenHead(nn.Sequential):
+    """The head of the transfer-learning tutorial: 512 units with ReLU and dropout, then the classes."""
+
+    def __init__(self, features: int, num_classes: int) -> None:
+        super().__init__(nn.Linear(features, 512), nn.ReLU(), nn.Dropout(0.2), nn.Linear(512, num_classes))
+
+
+def head_path(model: nn.Module) -> str:
+    """Return the path of the head: the module that tells the classes apart by the features that all else makes."""
+    linear = [path for path, module in model.named_modules() if isinstance(module, nn.Linear)]
+    hidden = [path for path, module in model.named_modules() if isinstance(module, HiddenHead)]
+    return (hidden or linear)[-1]
+
+
+def feature_count(model: nn.Module) -> int:
+    """Return how many features a network's head is given."""
+    head = model.get_submodule(head_path(model))
+    return next(module.in_features for module in head.modules() if isinstance(module, nn.Linear))
+
+
+def backbone_of(model: nn.Module) -> nn.Module:
+    """Return the network without its head, which makes features, float (batch, features); it shares all weights."""
+    shared: dict[int, Any] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    backbone = copy.deepcopy(model, shared)
+    backbone.set_submodule(head_path(model), nn.Identity())
+    return backbone
 
 
 class WholeConv2d(nn.Conv2d):
@@ -48,18 +105,15 @@ class Residual(nn.Sequential):
         return input + super().forward(input)
 
 
-class Scale(nn.Module):
-    """Multiply by a fixed number."""
+class ScaledLinear(nn.Linear):
+    """A linear layer without bias whose output is multiplied by a fixed number."""
 
-    def __init__(self, factor: float) -> None:
-        super().__init__()
+    def __init__(self, in_features: int, out_features: int, factor: float) -> None:
+        super().__init__(in_features, out_features, bias=False)
         self.factor = factor
 
     def forward(self, input: Tensor) -> Tensor:
-        return input * self.factor
-
-    def extra_repr(self) -> str:
-        return str(self.factor)
+        return super().forward(input) * self.factor
 
 
 def lenet5(image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
@@ -152,9 +206,7 @@ def resnet_fast(image_shape: tuple[int, int, int], num_classes: int) -> nn.Modul
             layers.append(Residual(*_block(after, after)))
         if pool:
             height, width = height // 2, width // 2
-    return nn.Sequential(
-        *layers, nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(128, num_classes, bias=False), Scale(0.125)
-    )
+    return nn.Sequential(*layers, nn.AdaptiveMaxPool2d(1), nn.Flatten(), ScaledLinear(128, num_classes, 0.125))
 
 
 def convnet(image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
@@ -267,6 +319,8 @@ def _in_words(layer: nn.Module) -> str:
         case nn.Conv2d():
             rows, columns = layer.kernel_size
             return f"convolution {layer.out_channels}@{rows}x{columns}"
+        case ScaledLinear():
+            return f"linear {layer.out_features}, times {layer.factor:g}"
         case nn.Linear():
             return f"linear {layer.out_features}"
         case nn.BatchNorm2d():
@@ -279,8 +333,6 @@ def _in_words(layer: nn.Module) -> str:
             return "average of the image"
         case nn.Dropout():
             return f"dropout {layer.p:g}"
-        case Scale():
-            return f"times {layer.factor:g}"
         case nn.Flatten():
             return "flatten"
         case _:

@@ -15,12 +15,23 @@ from engine.recipes import Recipe
 RISE, START, END = 0.3, 1 / 25, 1 / 25 / 1e4
 
 
-def build_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
-    """Build a recipe's optimiser; fused, which makes a step of a small network a fifth faster."""
+def build_optimizer(model: nn.Module, head: nn.Module, recipe: Recipe) -> Optimizer:
+    """Build a recipe's optimiser; fused, which makes a step of a small network a fifth faster.
+
+    Its groups of weights have the ``share`` of the learning rate that they get.
+    """
+    groups: list[dict[str, Any]] = [{"params": list(model.parameters()), "share": 1.0}]
+    if recipe.backbone_rate != 1.0:
+        of_head = set(head.parameters())
+        backbone = [parameter for parameter in model.parameters() if parameter not in of_head]
+        groups = [
+            {"params": backbone, "share": recipe.backbone_rate},
+            {"params": list(head.parameters()), "share": 1.0},
+        ]
     settings: dict[str, Any] = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay, "fused": True}
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(model.parameters(), momentum=recipe.momentum, nesterov=recipe.nesterov, **settings)
-    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer](model.parameters(), **settings)
+        return torch.optim.SGD(groups, momentum=recipe.momentum, nesterov=recipe.nesterov, **settings)
+    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer](groups, **settings)
 
 
 def build_schedule(recipe: Recipe, steps: int) -> Callable[[int], float]:

@@ -17,6 +17,11 @@ def data_root() -> Path:
     return _place("LOUPE_DATA", "data")
 
 
+def weights_folder() -> Path:
+    """Return the folder of downloaded weights."""
+    return data_root() / "weights"
+
+
 def runs_root() -> Path:
     """Return ``LOUPE_RUNS``, the folder with one directory per run."""
     return _place("LOUPE_RUNS", "runs")

@@ -17,8 +17,9 @@ from engine.statistics import mean_and_deviation, pixel_levels
 class Preprocessing:
     """What a trained model needs to know of its input; plain values, saved beside its weights.
 
-    shape: height, width and channels of an image, or the number of features of a row. mean, deviation: for each
-    channel, on the scale 0..1, or for each feature; the model sees (value - mean) / deviation.
+    shape: height and width of what the model sees, and the channels of images as they are stored; or the number of
+    features of a row. mean, deviation: for each channel that the model sees, on the scale 0..1, or for each feature;
+    it sees (value - mean) / deviation. Where it sees three channels of images that have one, all three are that one.
     """
 
     shape: tuple[int, ...]
@@ -41,6 +42,11 @@ class Preprocessing:
         height, width, channels = self.shape
         return height, width, channels
 
+    @property
+    def model_shape(self) -> tuple[int, ...]:
+        """What the model is built for: height, width, channels, or the number of features of a row."""
+        return (*self.shape[:2], len(self.mean)) if self.is_of_images else self.shape
+
     def as_dict(self) -> dict:
         return asdict(self)
 
@@ -53,17 +59,22 @@ class Preprocessing:
         return cls(**plain)
 
 
-def preprocessing_for(dataset: Dataset, scaling: str) -> Preprocessing:
-    """Work out the preprocessing for a dataset; ``dataset`` scaling measures its training images, or rows."""
+def preprocessing_for(
+    dataset: Dataset, scaling: str, size: tuple[int, int] | None = None, channels: int | None = None
+) -> Preprocessing:
+    """Work out the preprocessing for a dataset; ``dataset`` scaling measures its training images, or rows.
+
+    size: height and width of what the model sees, None for those of the stored images. channels: as many as it sees.
+    """
     if dataset.kind == "table":
         mean, deviation = _table_scaling(dataset, scaling)
-    else:
-        mean, deviation = SCALINGS[scaling](dataset)
-    return Preprocessing(dataset.sample_shape, tuple(mean), tuple(deviation), dataset.classes)
-
-
-def _fixed(mean: float, deviation: float):
-    return lambda dataset: ((mean,) * dataset.image_shape[2], (deviation,) * dataset.image_shape[2])
+        return Preprocessing(dataset.sample_shape, mean, deviation, dataset.classes)
+    height, width, stored = dataset.image_shape
+    mean, deviation = FIXED[scaling] if scaling in FIXED else _measured(dataset)
+    channels = channels or stored
+    if len(mean) != channels:  # alike for all channels, or of grey images
+        mean, deviation = (sum(mean) / len(mean),) * channels, (sum(deviation) / len(deviation),) * channels
+    return Preprocessing((*(size or (height, width)), stored), tuple(mean), tuple(deviation), dataset.classes)
 
 
 def _measured(dataset: Dataset) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -73,9 +84,9 @@ def _measured(dataset: Dataset) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 def _table_scaling(dataset: Dataset, scaling: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     rows = dataset.splits["train"].images
-    if scaling == "half":
+    if scaling in ("half", "imagenet"):
         raise LoupeError(
-            f"scaling is 'half', which is for pixels, but {dataset.name} is a table. Set scaling to 'unit', which "
+            f"scaling is {scaling!r}, which is for pixels, but {dataset.name} is a table. Set scaling to 'unit', which "
             "leaves its numbers as they are, or to 'dataset', which brings each column to mean 0 and deviation 1."
         )
     if scaling == "unit":
@@ -88,7 +99,12 @@ def _but_for_zeros(deviation: np.ndarray) -> tuple[float, ...]:
     return tuple(np.where(deviation > 0, deviation, 1.0).tolist())
 
 
-SCALINGS = {"unit": _fixed(0.0, 1.0), "half": _fixed(0.5, 0.5), "dataset": _measured}
+# Mean and deviation of the channels; ImageNet's are those that torchvision's weights were trained with.
+FIXED: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "unit": ((0.0,), (1.0,)),
+    "half": ((0.5,), (0.5,)),
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
 
 
 def build_preprocess(preprocessing: Preprocessing) -> nn.Module:
@@ -114,7 +130,8 @@ class Standardize(nn.Module):
 class Preprocess(nn.Module):
     """Turn uint8 (batch, height, width, channels) into what the model sees.
 
-    The result is float32 (batch, channels, height, width) in channels_last memory order.
+    Of images of another shape the middle is cut out in the model's shape, and resized. The result is float32 (batch,
+    channels of the model, height, width) in channels_last memory order.
     """
 
     factor: Tensor
@@ -134,8 +151,18 @@ class Preprocess(nn.Module):
         if pixels.shape[2:] == self.size:
             return pixels
         return functional.interpolate(
-            pixels.float(), size=self.size, mode="bilinear", antialias=True, align_corners=False
+            middle(pixels, self.size).float(), size=self.size, mode="bilinear", antialias=True, align_corners=False
         )
 
     def forward(self, images: Tensor) -> Tensor:
         return self.resize(images) * self.factor - self.offset
+
+
+def middle(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+    """Cut the middle out of images, (..., height, width), in the shape of a size: as large as fits."""
+    wanted_height, wanted_width = size
+    height, width = pixels.shape[-2:]
+    shape = wanted_width / wanted_height
+    rows, columns = max(1, min(height, round(width / shape))), max(1, min(width, round(height * shape)))
+    top, left = (height - rows) // 2, (width - columns) // 2
+    return pixels[..., top : top + rows, left : left + columns]

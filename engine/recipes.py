@@ -1,12 +1,15 @@
 """What to train on, what to train, and how: one flat dataclass, and the recipes by name."""
 
+import difflib
 import math
+import re
 import typing
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from engine.augmentations import parse_augmentation
+from engine.backbones import BACKBONES
 from engine.errors import LoupeError
 from engine.words import duration, listed
 
@@ -14,7 +17,8 @@ from engine.words import duration, listed
 MACHINE_FIELDS = frozenset({"threads", "precision", "convolutions", "device"})
 
 
-# What each network is, by the name that engine.models builds it under (which needs torch; this module does not).
+# What each network of Loupe's own is, by the name that engine.models builds it under (which needs torch; this module
+# does not). torchvision's are in engine.backbones.
 MODELS = {
     "convnet": "Three 3x3 convolutions with batch norm, then the average over the image; any size.",
     "convnet-fast": "Four convolutions with batch norm, for digits; images of 20 x 20 pixels or more.",
@@ -37,8 +41,29 @@ class Recipe:
     """Everything that decides a training, in plain values. Unknown fields and impossible values are refused."""
 
     name: str = _field("custom", "What the recipe is called.")
-    dataset: str = _field("digits", "What to train and test on.", common=True)
-    model: str = _field("convnet", "The network to train.", choices=tuple(MODELS), common=True)
+    dataset: str = _field("digits", "What to train and test on; the recipes for a folder leave it open.", common=True)
+    model: str = _field("convnet", "The network to train.", choices=(*MODELS, *BACKBONES), common=True)
+    weights: str = _field(
+        "none",
+        "What the network starts from: none, new weights; imagenet, torchvision's, trained on ImageNet; the name of an "
+        "earlier run; or a file of weights (.pth, .safetensors).",
+        common=True,
+    )
+    freeze: str = _field(
+        "none",
+        "Which of those weights stay as they are: none; the backbone, all but the head; or the backbone for so many "
+        "epochs, such as 2.",
+        common=True,
+    )
+    size: int = _field(
+        0,
+        "Side of the squares that images are brought to for the network; 0 leaves them as they are stored, if it takes "
+        "them.",
+        unit="pixels",
+        low=0,
+        high=2048,
+        common=True,
+    )
     epochs: int = _field(5, "How often every training image is seen.", low=1, high=10_000, common=True)
     batch_size: int = _field(64, "Images in one step of training.", unit="images", low=1, high=65_536, common=True)
     learning_rate: float = _field(
@@ -70,6 +95,15 @@ class Recipe:
         choices=("last", "best"),
         common=True,
     )
+    head: str = _field(
+        "linear",
+        "The layers that tell the classes apart by the backbone's features: one linear layer; or hidden, 512 units "
+        "with ReLU and dropout 0.2 before it.",
+        choices=("linear", "hidden"),
+    )
+    backbone_rate: float = _field(
+        1.0, "The learning rate of the backbone, where it is not frozen, in parts of the head's.", low=0.0, high=1.0
+    )
     momentum: float = _field(0.9, "For SGD: how much of the last step is carried on.", low=0.0, high=0.9999)
     nesterov: bool = _field(False, "For SGD: look ahead along the momentum.")
     weight_decay: float = _field(0.0, "Pull of all weights towards zero.", low=0.0, high=10.0)
@@ -93,11 +127,19 @@ class Recipe:
         "",
         "Random changes to each training image, such as: flip shift=2 rotate=10 crop=0.8 erase=0.25. Empty for none.",
     )
+    views: int = _field(
+        0,
+        "With augmentation and a frozen backbone: so many changed versions of each training image are put through the "
+        "backbone once and then taken in turn; 0 puts a new version through it each epoch.",
+        low=0,
+        high=1000,
+    )
     scaling: str = _field(
-        "unit",
-        "Range of what the model sees: pixels from 0 to 1 (rows of numbers as they are), from -1 to 1, or by the "
-        "training set's mean and deviation.",
-        choices=("unit", "half", "dataset"),
+        "auto",
+        "Range of what the model sees: pixels from 0 to 1 (unit; rows of numbers as they are), from -1 to 1 (half), by "
+        "the training set's mean and deviation, or by ImageNet's; auto takes what the weights that it starts from were "
+        "trained with, and unit for new ones.",
+        choices=("auto", "unit", "half", "dataset", "imagenet"),
     )
     shuffle: bool = _field(True, "Draw the training images in a new order each epoch.")
     drop_last: bool = _field(False, "Leave out the last batch of an epoch when it is not full.")
@@ -134,6 +176,7 @@ class Recipe:
     def __post_init__(self):
         for about in fields(self):
             _check(about, getattr(self, about.name))
+        _check_transfer(self)
         if self.keep == "best" and not self.validation_share:
             raise LoupeError(
                 "keep is 'best', which needs validation images to choose by, but validation_share is 0. "
@@ -157,6 +200,32 @@ class Recipe:
     def as_dict(self) -> dict:
         return asdict(self)
 
+    @property
+    def frozen_epochs(self) -> int:
+        """In how many of its epochs, counted from the first, the backbone stays as it is."""
+        if self.freeze in ("none", "backbone"):
+            return self.epochs if self.freeze == "backbone" else 0
+        return min(int(self.freeze), self.epochs)
+
+
+def _check_transfer(recipe: Recipe) -> None:
+    """Raise LoupeError for settings of transfer learning that do not go together."""
+    if recipe.weights == "imagenet" and recipe.model not in BACKBONES:
+        raise LoupeError(
+            f"weights is 'imagenet', but there are no such weights for {recipe.model}, which is Loupe's own. Choose a "
+            "network of torchvision's, such as resnet18, or set weights to 'none'."
+        )
+    if recipe.freeze not in ("none", "backbone") and not re.fullmatch("[1-9][0-9]{0,4}", recipe.freeze):
+        raise LoupeError(
+            f"freeze is {recipe.freeze!r}, but must be 'none', 'backbone', or the number of epochs for which the "
+            "backbone is to be frozen, such as 2."
+        )
+    if recipe.freeze != "none" and recipe.weights == "none":
+        raise LoupeError(
+            f"freeze is {recipe.freeze!r}, but weights is 'none': new weights that are frozen would never learn. "
+            "Set weights to 'imagenet', say, or freeze to 'none'."
+        )
+
 
 FIELDS = {about.name: about for about in fields(Recipe)}
 TYPES = typing.get_type_hints(Recipe)
@@ -168,10 +237,24 @@ def _check(about, value) -> None:
         value = float(value)
     if type(value) is not expected:
         raise LoupeError(f"{about.name} is {value!r}, but must be {_kind(about)}.")
+    if about.name == "model":
+        check_model(value)
     if limits["choices"] and value not in limits["choices"]:
         raise LoupeError(f"{about.name} is {value!r}, but must be one of {listed(limits['choices'])}.")
     if limits["low"] is not None and not limits["low"] <= value <= limits["high"]:
         raise LoupeError(f"{about.name} is {value}, but must be between {limits['low']} and {limits['high']}.")
+
+
+def check_model(name: str) -> None:
+    """Raise LoupeError for the name of no network; there are too many to list them all."""
+    known = (*MODELS, *BACKBONES)
+    if name not in known:
+        near = difflib.get_close_matches(name, known)
+        nearest = f"The nearest in name: {listed(near)}. " if near else ""
+        raise LoupeError(
+            f"There is no model {name!r}. {nearest}python -m engine models lists all {len(known)}, from convnet to "
+            f"{known[-1]}."
+        )
 
 
 def _kind(about) -> str:
@@ -233,6 +316,26 @@ _FAST = Recipe(
     log_every=20,
 )
 
+# A first model of photographs of one's own.
+_FOLDER = Recipe(
+    name="folder-quick",
+    dataset="",
+    model="mobilenet_v3_large",
+    weights="imagenet",
+    freeze="backbone",
+    size=224,
+    epochs=30,
+    batch_size=64,
+    optimizer="adamw",
+    learning_rate=0.003,
+    schedule="one-cycle",
+    weight_decay=0.01,
+    label_smoothing=0.05,
+    validation_share=0.2,
+    keep="best",
+    log_every=5,
+)
+
 RECIPES = {
     recipe.name: recipe
     for recipe in (
@@ -250,6 +353,7 @@ RECIPES = {
             augment="shift=1",
             validation_share=0.1,
             keep="best",
+            scaling="unit",
             log_every=5,
             threads=1,  # its steps are too small to share
         ),
@@ -264,6 +368,7 @@ RECIPES = {
             momentum=0.0,
             shuffle=False,
             keep="last",
+            scaling="unit",
             log_every=1,
             evaluate_every=14,  # an epoch
         ),
@@ -277,6 +382,7 @@ RECIPES = {
             learning_rate=0.001,
             drop_last=True,
             keep="last",
+            scaling="unit",
             log_every=100,
         ),
         Recipe(
@@ -290,6 +396,7 @@ RECIPES = {
             validation_share=0.25,
             split_seed=42,
             keep="last",
+            scaling="unit",
             log_every=100,
         ),
         Recipe(
@@ -325,6 +432,35 @@ RECIPES = {
             label_smoothing=0.1,
             augment="flip",
         ),
+        Recipe(
+            name="folder-resnet50",
+            dataset="",
+            model="resnet50",
+            weights="imagenet",
+            freeze="backbone",
+            head="hidden",
+            size=224,
+            scaling="unit",
+            epochs=1,
+            batch_size=64,
+            optimizer="adam",
+            learning_rate=0.003,
+            validation_share=0.2,
+            keep="last",
+            log_every=10,
+            evaluate_every=10,
+        ),
+        _FOLDER,
+        replace(
+            _FOLDER,
+            name="folder-best",
+            freeze="2",
+            backbone_rate=0.1,
+            epochs=10,
+            batch_size=32,
+            learning_rate=0.003,
+            augment="flip rotate=10 crop=0.7",
+        ),
     )
 }
 
@@ -338,6 +474,10 @@ ABOUT = {
     "kmnist-fast": "Cursive Japanese characters with the same quick network, for longer and moved further.",
     "fashion-fast": "Pictures of clothing with a small residual network.",
     "cifar10-fast": "Above 80% on colour photographs in about a minute: a small residual network, one-cycle.",
+    "folder-resnet50": "The transfer-learning tutorial on your own folder: a head for ResNet-50, which stays as it is, "
+    "batch norm too.",
+    "folder-quick": "A first model of your own photographs: a light network of torchvision's, frozen, and a new head.",
+    "folder-best": "The same network, then trained as a whole at a lower rate on flipped, turned and cropped images.",
 }
 
 

@@ -36,6 +36,7 @@ class Started:
     threads: int
     precision: str
     torch: str
+    note: str = ""  # on the weights that it starts from
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,15 @@ class Epoch:
     images_per_second: float
     train_seconds: float
     memory_mb: float = 0.0
+
+
+@dataclass(frozen=True)
+class Extracting:
+    """Features of images are being computed, of those that have none yet; seconds: since the first of them."""
+
+    done: int
+    total: int
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -146,6 +156,7 @@ Record = (
     | Resumed
     | Step
     | Epoch
+    | Extracting
     | Evaluated
     | Evaluating
     | Finished
@@ -163,6 +174,7 @@ KINDS = {
         Resumed,
         Step,
         Epoch,
+        Extracting,
         Evaluated,
         Evaluating,
         Finished,

@@ -14,15 +14,17 @@ from torch.nn import functional
 
 from engine.augmentation import augment
 from engine.augmentations import parse_augmentation
-from engine.dataset import Dataset, Split
+from engine.dataset import Dataset
 from engine.errors import LoupeError
-from engine.inference import BATCH_SIZE, as_tensor, logits_in_batches
+from engine.features import Extractor, Features, View
+from engine.inference import as_tensor, batch_size_for, logits_in_batches
 from engine.machine import peak_memory
-from engine.models import build_model
+from engine.models import backbone_of, build_model, feature_count, head_path
 from engine.optimization import build_optimizer, build_schedule
-from engine.preprocessing import build_preprocess, preprocessing_for
+from engine.preprocessing import Preprocessing, build_preprocess
+from engine.pretrained import preprocessing_of
 from engine.recipes import Recipe
-from engine.records import Epoch, Evaluated, Step
+from engine.records import Epoch, Evaluated, Extracting, Step
 from engine.words import counted
 
 # Images that are gathered, changed and scaled in one go: of batches of 4, one at a time costs a tenth of their step.
@@ -55,17 +57,23 @@ class Training:
     their number alone.
     """
 
-    def __init__(self, recipe: Recipe, dataset: Dataset, device: torch.device):
+    def __init__(
+        self, recipe: Recipe, dataset: Dataset, device: torch.device, preprocessing: Preprocessing | None = None
+    ):
+        """Begin with new weights. preprocessing: of a training that goes on; None works it out from the recipe."""
         torch.manual_seed(recipe.seed)
         self.recipe = recipe
         self.device = device
-        self.preprocessing = preprocessing_for(dataset, recipe.scaling)
+        self.preprocessing = preprocessing or preprocessing_of(recipe, dataset)
         self.preprocess = build_preprocess(self.preprocessing).to(device)
-        model = build_model(recipe.model, dataset.sample_shape, len(dataset.classes))
+        model = build_model(recipe.model, self.preprocessing.model_shape, len(dataset.classes), recipe.head)
         # torch's own convolutions work on channels one by one, oneDNN's and a GPU's on all of a pixel.
         native = recipe.convolutions == "native"
         self.memory_format = torch.contiguous_format if native else torch.channels_last
         self.model: nn.Module = model.to(memory_format=self.memory_format).to(device)
+        self.head = self.model.get_submodule(head_path(self.model))
+        self.extractors: dict[str, Extractor] = {}  # by precision
+        self.stored: dict[str, tuple[Tensor, Tensor]] = {}  # images and labels by split, on the device
 
         self.train_indices, self.val_indices = hold_back(dataset, recipe)
         _require_all_classes(dataset, recipe, self.train_indices, self.val_indices)
@@ -79,7 +87,7 @@ class Training:
         self.steps_per_epoch = _steps_per_epoch(len(self.train_indices), recipe)
         _require_batches_that_can_be_normed(self)
 
-        self.optimizer = build_optimizer(self.model, recipe)
+        self.optimizer = build_optimizer(self.model, self.head, recipe)
         self.schedule = build_schedule(recipe, recipe.epochs * self.steps_per_epoch)
         self.step = 0  # steps made
         self.epoch = 0  # epochs finished: trained and validated
@@ -94,10 +102,61 @@ class Training:
         self.risen_in = 0  # the epoch in which validation accuracy rose last
         self.best_weights: dict[str, Tensor] = {}
 
-    def prepare(self, images: Tensor) -> Tensor:
-        """Turn stored images, or rows, into what the model sees, in the memory order that it is quickest with."""
-        seen = self.preprocess(images)
+    def in_memory_order(self, seen: Tensor) -> Tensor:
+        """Bring what the model sees into the memory order that it is quickest with."""
         return seen.contiguous(memory_format=self.memory_format) if seen.dim() == 4 else seen
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether the backbone stays as it is in the epoch to come."""
+        return self.epoch < self.recipe.frozen_epochs
+
+    @property
+    def trains_on_features(self) -> bool:
+        """Whether the head alone is trained in that epoch, on what the backbone has made of each image once."""
+        return self.is_frozen and (not self.recipe.augment or self.recipe.views > 0)
+
+    @property
+    def network(self) -> nn.Module:
+        """What a step of training goes through."""
+        return self.head if self.trains_on_features else self.model
+
+    @property
+    def was_frozen(self) -> bool:
+        """Whether the backbone has been as it is from the beginning, so that its features are those of the start."""
+        return self.recipe.frozen_epochs > 0 and self.step <= self.recipe.frozen_epochs * self.steps_per_epoch
+
+    def to_training_mode(self) -> None:
+        """Set the network up for training, but for a frozen backbone: its batch norm and dropout are as in use."""
+        self.model.train(not self.is_frozen).requires_grad_(not self.is_frozen)
+        self.head.train().requires_grad_(True)
+
+    def features(self, dataset: Dataset, split: str, precision: str, view: View | None = None) -> Features:
+        """Return where the features of a split are kept, as the frozen backbone makes them."""
+        return Features(dataset, split, self.extractor(precision), view)
+
+    def extractor(self, precision: str) -> Extractor:
+        if precision not in self.extractors:
+            backbone, width = backbone_of(self.model), feature_count(self.model)
+            self.extractors[precision] = Extractor(backbone, width, self.preprocess, precision)
+        return self.extractors[precision]
+
+    def on_device(self, dataset: Dataset, split: str) -> tuple[Tensor, Tensor]:
+        """Return images and labels as tensors: on the CPU the memory map itself, on a GPU a copy there."""
+        if split not in self.stored:
+            stored = dataset.splits[split]
+            self.stored[split] = (
+                as_tensor(stored.images).to(self.device),
+                torch.from_numpy(stored.labels).to(self.device),
+            )
+        return self.stored[split]
+
+    @property
+    def view(self) -> View | None:
+        """Which changed version of the images the epoch to come sees; None for the images as they are."""
+        if not self.recipe.augment:
+            return None
+        return View(self.augmentation, self.recipe.seed, self.epoch % self.recipe.views)
 
     def kept_weights(self) -> dict[str, Tensor]:
         """Return the weights that a run ends with if it ends now: the best where those are kept, else the current."""
@@ -109,6 +168,7 @@ class Training:
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "preprocessing": self.preprocessing.as_dict(),
             "epochs": self.recipe.epochs,
             "step": self.step,
             "epoch": self.epoch,
@@ -300,6 +360,8 @@ def _require_all_classes(dataset: Dataset, recipe: Recipe, train: Tensor, val: T
 def _require_batches_that_can_be_normed(training: Training) -> None:
     """Raise LoupeError where batch norm would be given a single value of a channel: it needs several to compare."""
     recipe, count = training.recipe, len(training.train_indices)
+    if recipe.frozen_epochs == recipe.epochs:  # its batch norm compares nothing
+        return
     last = recipe.batch_size if recipe.drop_last else (count - 1) % recipe.batch_size + 1
     norms = nn.modules.batchnorm._BatchNorm
     if last > 1 or not any(isinstance(module, norms) for module in training.model.modules()):
@@ -333,30 +395,24 @@ def _steps_per_epoch(count: int, recipe: Recipe) -> int:
     return steps
 
 
-def fit(training: Training, dataset: Dataset) -> Iterator[Step | Evaluated | Epoch | None]:
+def fit(training: Training, dataset: Dataset) -> Iterator[Step | Evaluated | Extracting | Epoch | None]:
     """Train to the end of the recipe, from wherever ``training`` stands.
 
     Yields after every step, so that the caller can stop or save at any of them: a ``Step`` every ``log_every``
-    steps, an ``Epoch`` at the end of an epoch, an ``Evaluated`` every ``evaluate_every`` steps, None after the other
-    steps and between batches of evaluation. Raises LoupeError when the loss is no longer a finite number.
+    steps, an ``Epoch`` at the end of an epoch, an ``Evaluated`` every ``evaluate_every`` steps, ``Extracting`` while
+    features are computed, None after the other steps and between batches of evaluation. Raises LoupeError when the
+    loss is no longer a finite number.
     """
-    recipe, device = training.recipe, training.device
-    images, labels = _on_device(dataset.splits["train"], device)
-    held_back = images, labels
-    if validation_split(dataset) != "train":
-        held_back = _on_device(dataset.splits[validation_split(dataset)], device)
+    recipe = training.recipe
     judged = "val" if len(training.val_indices) else "test"
+    evaluates_within = recipe.evaluate_every and (judged == "val" or judged in dataset.splits)
     while not training.is_over:
-        batches = _batches(training, images, labels)
-        training.model.train()
+        source = yield from _source_of_training(training, dataset)
+        batches = _batches(training, source)
+        training.to_training_mode()
         while True:
-            if training.owes_evaluation and (judged == "val" or judged in dataset.splits):
-                if judged == "val":
-                    evaluation = _evaluate(training, *held_back, training.val_indices)
-                else:
-                    stored = _on_device(dataset.splits[judged], device)
-                    evaluation = _evaluate(training, *stored, torch.arange(len(stored[1])))
-                loss, accuracy = yield from evaluation
+            if evaluates_within and training.owes_evaluation:
+                loss, accuracy = yield from _evaluate(training, dataset, judged)
                 yield training.report_evaluation(judged, loss, accuracy)
             began = time.perf_counter()
             batch = next(batches, None)
@@ -375,30 +431,77 @@ def fit(training: Training, dataset: Dataset) -> Iterator[Step | Evaluated | Epo
                 yield None
         validation: dict[str, Any] = {"val_loss": None, "val_accuracy": None}
         if len(training.val_indices):
-            loss, accuracy = yield from _evaluate(training, *held_back, training.val_indices)
+            loss, accuracy = yield from _evaluate(training, dataset, "val")
             validation = {"val_loss": loss, "val_accuracy": accuracy}
         yield training.report_epoch(validation)
 
 
-def _batches(training: Training, images: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield what the model sees, and the labels, of each batch of the epoch, from wherever ``training`` stands."""
+@dataclass
+class Source:
+    """What a network, or its head alone, is given: stored images, or their features, with the labels of all."""
+
+    network: nn.Module
+    preprocess: nn.Module
+    inputs: Tensor
+    labels: Tensor
+
+
+def _source_of_training(training: Training, dataset: Dataset) -> Generator[Extracting, None, Source]:
+    if not training.trains_on_features:
+        return _whole(training, dataset, "train")
+    features = training.features(dataset, "train", training.recipe.precision, training.view)
+    return (yield from _by_features(training, dataset, features, "train", training.train_indices))
+
+
+def source_of_evaluation(
+    training: Training, dataset: Dataset, split: str, indices: Tensor
+) -> Generator[Extracting, None, Source]:
+    """Return what evaluation on some images works on; a frozen backbone's features are computed once, in float32."""
+    if not training.was_frozen:
+        return _whole(training, dataset, split)
+    features = training.features(dataset, split, "float32")
+    return (yield from _by_features(training, dataset, features, split, indices))
+
+
+def _whole(training: Training, dataset: Dataset, split: str) -> Source:
+    return Source(training.model, training.preprocess, *training.on_device(dataset, split))
+
+
+def _by_features(
+    training: Training, dataset: Dataset, features: Features, split: str, indices: Tensor
+) -> Generator[Extracting, None, Source]:
+    yield from extract(features, indices)
+    labels = torch.from_numpy(dataset.splits[split].labels)
+    return Source(training.head, nn.Identity(), features.open().to(training.device), labels.to(training.device))
+
+
+def extract(features: Features, indices: Tensor) -> Iterator[Extracting]:
+    """Compute the features that are missing of some images, yielding after each batch."""
+    total, done, began = len(features.missing(indices.numpy())), 0, time.perf_counter()
+    for count in features.fill(indices.numpy()):
+        done += count
+        yield Extracting(done, total, round(time.perf_counter() - began, 3))
+
+
+def _batches(training: Training, source: Source) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield what the network sees, and the labels, of each batch of the epoch, from wherever ``training`` stands."""
     recipe, done = training.recipe, training.epoch * training.steps_per_epoch
     order = training.train_indices
     if recipe.shuffle:
         order = order[torch.randperm(len(order), generator=_random(recipe, "order", training.epoch))]
     order = order[: training.steps_per_epoch * recipe.batch_size].to(training.device)
-    at_once = max(1, GATHERED_AT_ONCE // recipe.batch_size)
+    at_once = max(1, min(GATHERED_AT_ONCE, batch_size_for(source.preprocess)) // recipe.batch_size)
     first = training.step - done
     for block, chosen in enumerate(order.split(at_once * recipe.batch_size)):
         if (block + 1) * at_once <= first:
             continue
-        pixels = images[chosen]
-        if recipe.augment:
+        inputs = source.inputs[chosen]
+        if recipe.augment and not training.trains_on_features:
             generator = _random(recipe, "augmentation", done + block * at_once)
-            pixels = augment(pixels, training.augmentation, generator)
-        seen = training.prepare(pixels).split(recipe.batch_size)
-        truth = labels[chosen].split(recipe.batch_size)
-        del pixels
+            inputs = augment(inputs, training.augmentation, generator)
+        inputs = training.in_memory_order(source.preprocess(inputs))
+        seen, truth = inputs.split(recipe.batch_size), source.labels[chosen].split(recipe.batch_size)
+        del inputs
         for number, batch in enumerate(zip(seen, truth, strict=True), start=block * at_once):
             if number >= first:
                 yield batch
@@ -407,10 +510,10 @@ def _batches(training: Training, images: Tensor, labels: Tensor) -> Iterator[tup
 
 def train_step(training: Training, pixels: Tensor, labels: Tensor) -> None:
     """Make one step on a batch as the model sees it."""
-    recipe, model, optimizer = training.recipe, training.model, training.optimizer
+    recipe, model, optimizer = training.recipe, training.network, training.optimizer
     rate = training.learning_rate
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["share"]
     if recipe.precision == "bfloat16":
         with torch.autocast(training.device.type, torch.bfloat16):
             logits = model(pixels)
@@ -432,24 +535,24 @@ def train_step(training: Training, pixels: Tensor, labels: Tensor) -> None:
 
 
 def _evaluate(
-    training: Training, images: Tensor, labels: Tensor, indices: Tensor
-) -> Generator[None, None, tuple[float, float]]:
-    """Run some images in float32, yielding after each batch; returns their mean loss and accuracy."""
+    training: Training, dataset: Dataset, split: str
+) -> Generator[Extracting | None, None, tuple[float, float]]:
+    """Run the validation or test images in float32, yielding after each batch; returns mean loss and accuracy."""
+    if split == "val":
+        stored, indices = validation_split(dataset), training.val_indices
+    else:
+        stored, indices = split, torch.arange(len(dataset.splits[split]))
+    source = yield from source_of_evaluation(training, dataset, stored, indices)
     training.model.eval()
-    loss, correct = 0.0, 0
-    batches = logits_in_batches(training.model, training.preprocess, images, indices)
-    for batch, logits in zip(indices.split(BATCH_SIZE), batches, strict=True):
-        truth = labels[batch.to(labels.device)]
+    loss, done, correct = 0.0, 0, 0
+    for logits in logits_in_batches(source.network, source.preprocess, source.inputs, indices):
+        truth = source.labels[indices[done : done + len(logits)].to(source.labels.device)]
         loss += functional.cross_entropy(logits, truth, reduction="sum").item()
         correct += int((logits.argmax(1) == truth).sum())
+        done += len(logits)
         yield None
-    training.model.train()
+    training.to_training_mode()
     return loss / len(indices), correct / len(indices)
-
-
-def _on_device(split: Split, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return images and labels as tensors: on the CPU the memory map itself, on a GPU a copy there."""
-    return as_tensor(split.images).to(device), torch.from_numpy(split.labels).to(device)
 
 
 def _random(recipe: Recipe, purpose: str, number: int) -> torch.Generator:

@@ -117,20 +117,27 @@ class _Trial:
         self.training = Training(recipe, dataset, torch.device("cpu"))
         split = dataset.splits["train"]
         chosen = self.training.train_indices[: recipe.batch_size]
-        self.pixels = self.training.prepare(torch.from_numpy(split.images[chosen.numpy()]))
+        self.images = torch.from_numpy(split.images[chosen.numpy()])
+        self.pixels = self.training.in_memory_order(self.training.preprocess(self.images))
         self.labels = torch.from_numpy(split.labels)[chosen]
         self.best = float("inf")
 
     def run(self, seconds: float) -> float:
         """Make steps for so long, but at least one, and return the seconds of one."""
         use(self.recipe)
-        self.training.model.train()
+        self.training.to_training_mode()
         began, steps, taken = time.perf_counter(), 0, 0.0
         while not steps or taken < seconds:
-            train_step(self.training, self.pixels, self.labels)
+            self._step()
             steps, taken = steps + 1, time.perf_counter() - began
         self.best = min(self.best, taken / steps)
         return taken / steps
+
+    def _step(self) -> None:
+        if self.training.trains_on_features:  # next to computing them, training on them is nothing
+            self.training.extractor(self.recipe.precision).features(self.images)
+        else:
+            train_step(self.training, self.pixels, self.labels)
 
 
 class _Remembered:
@@ -141,6 +148,7 @@ class _Remembered:
         self.key = (
             f"{platform.node()}, {processor_name()}, {cores()} cores, torch {torch.__version__}: {recipe.model} on "
             f"{shape}, {len(dataset.classes)} classes, {recipe.batch_size} at a time, {recipe.optimizer}, "
+            f"size {recipe.size}, freeze {recipe.freeze}, augment {recipe.augment!r}, {recipe.views} views, "
             f"{recipe.precision}, {recipe.threads} threads, {recipe.convolutions}"
         )
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 import sys
 import time
 import traceback
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from engine.catalogue import get
+from engine.catalogue import Progress, get
 from engine.dataset import Dataset, is_prepared, open_dataset
 from engine.errors import LoupeError, reason_of
 from engine.log import Log
@@ -22,17 +23,30 @@ from engine.machine import is_out_of_memory
 from engine.paths import replacing, writing_to
 from engine.predictions import load_predictions
 from engine.recipes import MACHINE_FIELDS, Recipe
-from engine.records import Cancelled, Epoch, Failed, Finished, Preparing, Queued, Resumed, Started, Stopped
+from engine.records import (
+    Cancelled,
+    Epoch,
+    Evaluating,
+    Extracting,
+    Failed,
+    Finished,
+    Preparing,
+    Queued,
+    Resumed,
+    Started,
+    Stopped,
+)
 from engine.runs import Run, list_runs
+from engine.steps import result_of
 
 if TYPE_CHECKING:
     from engine.training import Training
 
 # Those who look whether the run's lock is held have it for less than a thousandth of this.
 LOCK_SECONDS = 2
-EVALUATING_EVERY_SECONDS = 0.5
+PROGRESS_EVERY_SECONDS = 0.5
 CHECKPOINT_EVERY_SECONDS = 60
-CHECKPOINT_FORMAT = 2
+CHECKPOINT_FORMAT = 3
 # What may differ in the recipe of a run that goes on: all else would make it neither the old training nor a new one.
 MAY_CHANGE = MACHINE_FIELDS | {"name", "epochs"}
 
@@ -81,19 +95,27 @@ def _out_of_memory(recipe: Recipe) -> str:
 
 
 def _prepare(run: Run, log: Log) -> None:
-    """Get the dataset if it is not here."""
-    name = run.recipe.dataset
+    """Get the dataset and the weights to start from if they are not here."""
+    recipe = run.recipe
     log.append(Preparing(0, 0))
-    if not is_prepared(name):
-        last = None
-        for progress in get(name):
-            import torch  # noqa: F401 - in the meantime: half of the wait for a first run
+    if not is_prepared(recipe.dataset):
+        _wait_for(get(recipe.dataset), run, log)
+    if recipe.weights == "imagenet" and not run.checkpoint.exists():
+        from engine.pretrained import fetch_weights
 
-            if run.stop_file.exists():
-                raise _CancelledError
-            if progress != last:
-                log.append(Preparing(progress.done, progress.total))
-                last = progress
+        _wait_for(fetch_weights(recipe.model), run, log)
+
+
+def _wait_for(download: Iterator[Progress], run: Run, log: Log) -> None:
+    last = None
+    for progress in download:
+        import torch  # noqa: F401 - in the meantime: half of the wait for a first run
+
+        if run.stop_file.exists():
+            raise _CancelledError
+        if progress != last:
+            log.append(Preparing(progress.done, progress.total))
+            last = progress
 
 
 def _train_in_turn(run: Run, log: Log) -> None:
@@ -134,6 +156,8 @@ def _train(run: Run, recipe: Recipe, log: Log) -> None:
 
     from engine import tuning
     from engine.models import count_parameters
+    from engine.preprocessing import Preprocessing
+    from engine.pretrained import load_pretrained
     from engine.training import Training, fit
 
     dataset = open_dataset(recipe.dataset)
@@ -141,9 +165,16 @@ def _train(run: Run, recipe: Recipe, log: Log) -> None:
     run.write_recipe(recipe)
     run = Run(run.path)
     tuning.use(recipe)
-    training = Training(recipe, dataset, torch.device(recipe.device))
+    note = None
     if run.checkpoint.exists():
-        load_checkpoint(run, training, dataset)
+        state = read_checkpoint(run, recipe, dataset)
+        # As it was: what the run has started from, an earlier run say, may be gone.
+        seen = Preprocessing.from_dict(state["preprocessing"])
+        training = Training(recipe, dataset, torch.device(recipe.device), seen)
+        load_checkpoint(run, training, state)
+    else:
+        training = Training(recipe, dataset, torch.device(recipe.device))
+        note = load_pretrained(training.model, recipe)
     if log.was_begun:
         for split in ("train", "val", "test"):  # those of the weights that are about to change
             run.predictions(split).unlink(missing_ok=True)
@@ -163,20 +194,39 @@ def _train(run: Run, recipe: Recipe, log: Log) -> None:
             threads=recipe.threads,
             precision=recipe.precision,
             torch=torch.__version__,
+            note=note or "",
         )
     )
     saved = time.monotonic()
     stopped = False
+    told = Told(log)
     for record in fit(training, dataset):
-        if record is not None:
+        if isinstance(record, Extracting):
+            told.now_and_then(record)
+        elif record is not None:
             log.append(record)
         stopped = run.stop_file.exists() and not training.is_over
+        if stopped and not training.step:
+            raise _CancelledError
         if stopped or isinstance(record, Epoch) or time.monotonic() - saved > CHECKPOINT_EVERY_SECONDS:
             save_checkpoint(run, training, dataset)
             saved = time.monotonic()
         if stopped:
             break
     _end(run, log, training, dataset, stopped)
+
+
+class Told:
+    """Progress that is logged now and then, and at its end."""
+
+    def __init__(self, log: Log):
+        self.log = log
+        self.last = 0.0
+
+    def now_and_then(self, progress: Extracting | Evaluating) -> None:
+        if progress.done == progress.total or time.monotonic() - self.last > PROGRESS_EVERY_SECONDS:
+            self.log.append(progress)
+            self.last = time.monotonic()
 
 
 def save_checkpoint(run: Run, training: Training, dataset: Dataset) -> None:
@@ -197,13 +247,13 @@ def save_checkpoint(run: Run, training: Training, dataset: Dataset) -> None:
 
 
 def _save_kept_weights(run: Run, training: Training) -> None:
-    from engine.classifier import save_weights
+    from engine.model_file import save_model
 
-    save_weights(run.weights, training.kept_weights(), training.recipe.model, training.preprocessing)
+    save_model(run.weights, training.kept_weights(), training.recipe, training.preprocessing)
 
 
-def load_checkpoint(run: Run, training: Training, dataset: Dataset) -> None:
-    """Bring a training to where its run's checkpoint stands. The file is read as data: code in it is refused."""
+def read_checkpoint(run: Run, recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
+    """Read a run's checkpoint, as data: code in it is refused. It must be of this recipe and dataset."""
     import torch
 
     try:
@@ -228,12 +278,17 @@ def load_checkpoint(run: Run, training: Training, dataset: Dataset) -> None:
             "Bring the old dataset back, or start the recipe again."
         )
     for field, value in state["recipe"].items():
-        now = getattr(training.recipe, field, None)
+        now = getattr(recipe, field, None)
         if field not in MAY_CHANGE and now != value:
             raise LoupeError(
                 f"{field} was {value!r} in the training of the run {run.id} so far, but its recipe.json now says "
                 f"{now!r}, and with that it cannot go on. Set it back, or start a new run with it."
             )
+    return state
+
+
+def load_checkpoint(run: Run, training: Training, state: dict[str, Any]) -> None:
+    """Bring a training to where its run's checkpoint stands."""
     try:
         training.load_state_dict(state)
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
@@ -248,27 +303,29 @@ def load_checkpoint(run: Run, training: Training, dataset: Dataset) -> None:
 def _end(run: Run, log: Log, training: Training, dataset: Dataset, stopped: bool) -> None:
     """Evaluate the weights that are kept, in float32, and write the last record."""
     from engine import tuning
-    from engine.classifier import Classifier, gather, has_split
+    from engine.classifier import Classifier, HeadClassifier, find_split, gather, has_split
+    from engine.training import source_of_evaluation
 
     # However the training was best done: evaluation works on many images at a time.
     tuning.use(replace(training.recipe, convolutions="onednn"))
     _save_kept_weights(run, training)  # an earlier process may have been killed between its checkpoint and these
     training.model.load_state_dict(training.kept_weights())
-    classifier = Classifier(training.model, training.preprocessing)
     figures: dict[str, Any] = {}
+    told = Told(log)
     for split in ("val", "test"):
         figures |= {f"{split}_loss": None, f"{split}_accuracy": None}
         if not has_split(dataset, run.recipe, split):
             continue
-        said = 0.0
-        for progress in gather(classifier, run, dataset, split):
-            if time.monotonic() - said > EVALUATING_EVERY_SECONDS:
-                log.append(progress)
-                said = time.monotonic()
+        extracting = source_of_evaluation(training, dataset, *find_split(dataset, run.recipe, split))
+        source = result_of(extracting, told.now_and_then)
+        kind = HeadClassifier if training.was_frozen else Classifier
+        classifier = kind(source.network, training.preprocessing)
+        for progress in gather(classifier, run, dataset, split, source.inputs):
+            told.now_and_then(progress)
         predictions = load_predictions(run.predictions(split))
         figures |= {f"{split}_loss": predictions.loss, f"{split}_accuracy": predictions.accuracy}
-    kind = Stopped if stopped else Finished
-    log.append(kind(epochs=training.epoch, step=training.step, **training.kept_figures(), **figures))
+    ended = Stopped if stopped else Finished
+    log.append(ended(epochs=training.epoch, step=training.step, **training.kept_figures(), **figures))
 
 
 if __name__ == "__main__":

@@ -12,11 +12,12 @@ from scipy.special import softmax
 from sklearn.metrics import accuracy_score, log_loss
 from sklearn.preprocessing import StandardScaler
 
-from engine.classifier import Classifier, find_split, gather, load_classifier, save_weights
+from engine.classifier import Classifier, find_split, gather, load_classifier
 from engine.dataset import Dataset, open_dataset, save_dataset
 from engine.errors import LoupeError
 from engine.fetch import fetch
 from engine.inference import as_tensor
+from engine.model_file import save_model
 from engine.predictions import load_predictions
 from engine.recipes import Recipe
 from engine.records import Evaluating
@@ -31,7 +32,7 @@ def train_run(dataset: Dataset, **settings) -> tuple[Run, Training]:
     training = Training(run.recipe, dataset, torch.device("cpu"))
     for _ in fit(training, dataset):
         pass
-    save_weights(run.weights, training.kept_weights(), run.recipe.model, training.preprocessing)
+    save_model(run.weights, training.kept_weights(), run.recipe, training.preprocessing)
     return run, training
 
 
@@ -74,7 +75,7 @@ def test_a_loaded_model_is_kept_until_its_file_changes(digits: Dataset) -> None:
     assert load_classifier(run) is first
     with torch.no_grad():
         training.model[-1].weight.zero_()
-    save_weights(run.weights, training.model.state_dict(), "mlp", training.preprocessing)
+    save_model(run.weights, training.model.state_dict(), training.recipe, training.preprocessing)
     os.utime(run.weights, ns=(1, 1))  # two writes may fall into one tick of the file system's clock
     images = digits.splits["test"].images[:5]
     assert not np.array_equal(all_probabilities(load_classifier(run), images), all_probabilities(first, images))
@@ -141,7 +142,7 @@ def test_weights_with_wrong_metadata_are_refused(digits: Dataset, wrong: dict) -
 def test_weights_of_another_shape_are_refused(digits: Dataset) -> None:
     run, training = train_run(digits)
     weights = training.model.state_dict() | {"3.weight": torch.zeros(11, 128)}
-    save_weights(run.weights, weights, "mlp", training.preprocessing)
+    save_model(run.weights, weights, training.recipe, training.preprocessing)
     with pytest.raises(LoupeError, match="size mismatch"):
         load_classifier(run)
 
@@ -305,7 +306,7 @@ def test_a_dataset_without_a_test_split_has_none(make_colours) -> None:
 def test_weights_that_diverged_are_refused(digits: Dataset) -> None:
     run, training = train_run(digits)
     weights = {name: torch.full_like(value, torch.nan) for name, value in training.model.state_dict().items()}
-    save_weights(run.weights, weights, "mlp", training.preprocessing)
+    save_model(run.weights, weights, training.recipe, training.preprocessing)
     with pytest.raises(LoupeError, match="diverged"):
         list(gather(load_classifier(run), run, digits, "test"))
     assert not run.predictions("test").exists()

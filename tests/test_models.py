@@ -200,8 +200,9 @@ def test_lenet5_uses_it_only_where_it_is_the_convolution(size, whole):
 def test_an_unknown_model_is_answered_with_the_known_ones():
     with pytest.raises(LoupeError) as refused:
         build_model("resnet", (28, 28, 1), 10)
-    known = "convnet, convnet-fast, resnet-fast, lenet5, lenet, cifar-net and mlp"
-    assert str(refused.value) == f"There is no model 'resnet'. Known models: {known}."
+    near = "resnet50, resnet34 and resnet18"
+    every = "python -m engine models lists all 87, from convnet to wide_resnet50_2"
+    assert str(refused.value) == f"There is no model 'resnet'. The nearest in name: {near}. {every}."
 
 
 def test_rows_of_a_table_take_a_small_mlp():
@@ -245,7 +246,7 @@ def test_a_table_of_layers_says_what_runs():
     ]
     residual = [row["layer"] for row in layer_table(build_model("resnet-fast", CIFAR, 10), CIFAR)]
     assert residual[11:15] == ["11.0: convolution 64@3x3", "11.1: batch norm", "11.2: ReLU", "12: convolution 128@3x3"]
-    assert residual[-4:] == ["17: largest of the image", "18: flatten", "19: linear 10", "20: times 0.125"]
+    assert residual[-3:] == ["17: largest of the image", "18: flatten", "19: linear 10, times 0.125"]
     assert layer_table(nn.Conv2d(3, 2, 5), CIFAR) == [
         {"layer": "convolution 2@5x5", "output": (2, 28, 28), "parameters": 152}
     ]

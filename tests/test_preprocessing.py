@@ -9,7 +9,7 @@ from torch.nn import functional
 from engine.dataset import Dataset, Split, open_dataset, save_dataset
 from engine.errors import LoupeError
 from engine.inference import as_tensor
-from engine.preprocessing import SCALINGS, Preprocess, Preprocessing, Standardize, build_preprocess, preprocessing_for
+from engine.preprocessing import FIXED, Preprocess, Preprocessing, Standardize, build_preprocess, preprocessing_for
 from engine.recipes import FIELDS
 
 
@@ -17,6 +17,9 @@ def dataset_of(images: np.ndarray) -> Dataset:
     """Make a dataset with these images to train on."""
     save_dataset("drawn", ("thing",), {"train": Split(images, np.zeros(len(images), np.int64))}, "drawn")
     return open_dataset("drawn")
+
+
+SCALINGS = (*FIXED, "dataset")
 
 
 def random_images(count: int = 5, height: int = 6, width: int = 4, channels: int = 3) -> np.ndarray:
@@ -34,8 +37,12 @@ def test_scaling_is_that_of_torchvision(scaling, channels):
 
     images = random_images(channels=channels)
     preprocessing = preprocessing_for(dataset_of(images), scaling)
+    mean, deviation = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    if channels == 1:  # of grey images, what is between theirs
+        mean, deviation = [np.mean(mean)], [np.mean(deviation)]
     theirs = {
         "unit": transforms.ToTensor(),
+        "imagenet": transforms.Compose([transforms.ToTensor(), transforms.Normalize(mean, deviation)]),
         "half": transforms.Compose([transforms.ToTensor(), transforms.Normalize([0.5] * channels, [0.5] * channels)]),
         "dataset": transforms.Compose(
             [
@@ -83,7 +90,7 @@ def preprocessing_of(height: int, width: int, channels: int) -> Preprocessing:
     return Preprocessing((height, width, channels), (0.0,) * channels, (1.0,) * channels, ("thing",))
 
 
-@pytest.mark.parametrize(("height", "width"), [(3, 2), (12, 8), (5, 9), (1, 1)])
+@pytest.mark.parametrize(("height", "width"), [(3, 2), (12, 8), (9, 6)])
 def test_other_sizes_are_brought_to_the_models(height, width):
     images = torch.from_numpy(random_images())
     expected = functional.interpolate(
@@ -92,6 +99,30 @@ def test_other_sizes_are_brought_to_the_models(height, width):
     preprocess = Preprocess(preprocessing_of(height, width, 3))
     torch.testing.assert_close(preprocess.resize(images), expected, rtol=0, atol=1e-4)
     torch.testing.assert_close(preprocess(images), expected / 255, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "cut"), [(3, 3, np.s_[1:5, :]), (2, 6, np.s_[2:3, :]), (8, 4, np.s_[:, 0:3])]
+)
+def test_of_another_shape_the_middle_is_seen(height, width, cut):
+    images = torch.from_numpy(random_images())
+    seen = Preprocess(preprocessing_of(height, width, 3)).resize(images)
+    part = images[(slice(None), *cut)].permute(0, 3, 1, 2).float()
+    expected = functional.interpolate(part, (height, width), mode="bilinear", antialias=True, align_corners=False)
+    torch.testing.assert_close(seen, expected, rtol=0, atol=1e-4)
+
+
+def test_grey_images_are_seen_by_a_model_of_colours():
+    images = random_images(channels=1)
+    preprocessing = preprocessing_for(dataset_of(images), "imagenet", size=(6, 4), channels=3)
+    assert preprocessing.shape == (6, 4, 1)
+    assert preprocessing.model_shape == (6, 4, 3)
+    colour = preprocessing_for(dataset_of(images.repeat(3, axis=3)), "imagenet")
+    assert torch.equal(apply(preprocessing, images), apply(colour, images.repeat(3, axis=3)))
+    unit = preprocessing_for(dataset_of(images), "unit", channels=3)
+    assert torch.equal(
+        apply(unit, images), apply(preprocessing_for(dataset_of(images), "unit"), images).repeat(1, 3, 1, 1)
+    )
 
 
 def test_the_models_own_size_is_left_alone():
@@ -191,4 +222,4 @@ def test_rows_have_no_shape_of_an_image():
 
 
 def test_every_scaling_of_a_recipe_is_there():
-    assert set(SCALINGS) == set(FIELDS["scaling"].metadata["choices"])
+    assert {*SCALINGS, "auto"} == set(FIELDS["scaling"].metadata["choices"])

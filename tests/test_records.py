@@ -50,6 +50,7 @@ EXAMPLES = [
     Epoch(100, 1, 0.25, 0.9, 0.5, 0.8, 0.001, 5000.0, 1.5),
     Epoch(100, 1, 0.25, 0.9, None, None, 1e-300, 5000.0, 1.5),
     Step(100, 1, 0.25, 0.9, 0.001, 5000.0, 1.5, memory_mb=512.5),
+    Extracting(64, 800, 2.125),
     Evaluated(14, "test", 0.7, 0.85),
     Evaluating("test", 500, 10_000),
     Finished(**ENDED),

@@ -7,6 +7,7 @@ import streamlit as st
 
 from engine.catalogue import CATALOGUE, dataset_names, title_of
 from engine.recipes import ABOUT, FIELDS, RECIPES, TYPES, Recipe, change
+from ui.augmentation import choose_augmentation
 from ui.tables import kind_of
 
 # The networks that take rows of numbers; all take images.
@@ -26,8 +27,9 @@ def choose_recipe() -> Recipe:
     )
     base = RECIPES[name]
     common = [field for field in FIELDS if FIELDS[field].metadata["common"]]
-    rest = [field for field in FIELDS if not FIELDS[field].metadata["common"] and field != "name"]
+    rest = [field for field in FIELDS if not FIELDS[field].metadata["common"] and field not in ("name", "augment")]
     values = field_widgets(base, common, dataset)
+    values |= choose_augmentation(base, values["dataset"])
     with st.expander("All other settings"):
         values |= field_widgets(base, rest)
     return change(base, values)
@@ -39,7 +41,10 @@ def _recipes_for(dataset: str | None) -> list[str]:
     of_kind = [name for name, recipe in RECIPES.items() if kind_of(recipe.dataset) == kind_of(dataset or "")]
     of_origin = []
     if dataset in CATALOGUE and CATALOGUE[dataset].torchvision:
-        of_origin = [name for name in of_kind if CATALOGUE[RECIPES[name].dataset].torchvision]
+        sources = {name: CATALOGUE.get(RECIPES[name].dataset) for name in of_kind}
+        of_origin = [name for name, source in sources.items() if source and source.torchvision]
+    if dataset and dataset not in CATALOGUE:
+        of_origin = [name for name in of_kind if not RECIPES[name].dataset]
     return own or of_origin or of_kind
 
 
@@ -77,7 +82,7 @@ def field_widget(base: Recipe, field: str, wanted: str | None = None):
     settings: dict[str, Any] = {"key": key, "help": help, "persist_state": "session"}
     choices = choices_of(base, field)
     if choices:
-        first = choices.index(wanted if wanted in choices else default)
+        first = choices.index(wanted if wanted in choices else default) if {wanted, default} & {*choices} else 0
         in_words = title_of if field == "dataset" else str
         return st.selectbox(label, choices, index=first, format_func=in_words, **settings)
     if TYPES[field] is bool:
