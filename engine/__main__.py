@@ -14,7 +14,7 @@ from typing import Any
 
 from engine import catalogue, recipes, runs
 from engine.backbones import suited
-from engine.dataset import open_dataset
+from engine.dataset import Dataset, open_dataset
 from engine.errors import LoupeError, reason_of
 from engine.importing import import_dataset
 from engine.ingest import DEFAULT_TEST_SHARE, Plan, Request, check_request, plan_import
@@ -25,7 +25,7 @@ from engine.paths import weights_folder
 from engine.pictures import FITS
 from engine.predictions import Predictions, evaluation, load_predictions, top
 from engine.recipes import published, published_in_words
-from engine.records import Epoch, Evaluating, Preparing, Record, Started, Step
+from engine.records import Epoch, Evaluating, Extracting, Preparing, Record, Started, Step
 from engine.runs import ACTIVE, Run
 from engine.steps import result_of
 from engine.words import counted, listed, shown
@@ -182,16 +182,70 @@ def list_models(args: argparse.Namespace) -> tuple[object, str, int]:
     return own + theirs, "\n".join(lines), 0
 
 
-def train(args: argparse.Namespace) -> tuple[object, str, int]:
-    """Train a recipe; Ctrl+C stops it and keeps the model."""
+def _recipe(args: argparse.Namespace) -> recipes.Recipe:
+    """Return the recipe that a command names, with the changes that it asks for."""
     settings = {"dataset": args.dataset} if args.dataset else {}
     for setting in args.set:
         name, equals, value = setting.partition("=")
         if not equals:
             raise LoupeError(f"--set was given {setting!r}, but needs FIELD=VALUE, such as epochs=3.")
         settings[name.strip()] = value
-    recipe = recipes.change(recipes.find_recipe(args.recipe), settings)
-    return _follow(runs.start(recipe))
+    return recipes.change(recipes.find_recipe(args.recipe), settings)
+
+
+def train(args: argparse.Namespace) -> tuple[object, str, int]:
+    """Train a recipe; Ctrl+C stops it and keeps the model."""
+    return _follow(runs.start(_recipe(args)))
+
+
+def _ready(recipe: recipes.Recipe) -> tuple[recipes.Recipe, Dataset]:
+    """Get what a recipe needs that is not here, and settle how this machine runs it."""
+    from engine import machine, tuning
+    from engine.pretrained import fetch_weights
+
+    runs.require_dataset(recipe)
+    downloads = [catalogue.get(recipe.dataset)]
+    if recipe.weights == "imagenet":
+        downloads.append(fetch_weights(recipe.model))
+    for download in downloads:
+        for progress in download:
+            if progress.total:
+                say(f"downloading: {progress.done / 1e6:.1f} of {progress.total / 1e6:.1f} MB")
+    dataset = open_dataset(recipe.dataset)
+    recipe = tuning.resolve(machine.resolve(recipe), dataset)
+    tuning.use(recipe)
+    return recipe, dataset
+
+
+def rehearse(args: argparse.Namespace) -> tuple[object, str, int]:
+    """The one-minute check: try a recipe before a long run, and say what to expect."""
+    from engine.rehearsal import rehearse as rehearse_recipe
+
+    checks = result_of(rehearse_recipe(*_ready(_recipe(args))), say)
+    lines = [f"{check.verdict:4}  {check.name}: {check.text}" for check in checks]
+    return [check.as_document() for check in checks], "\n".join(lines), 0
+
+
+def find_rate(args: argparse.Namespace) -> tuple[object, str, int]:
+    """Find a learning rate: train at rising rates for a moment, and see where the loss falls."""
+    import torch
+
+    from engine.pretrained import load_pretrained
+    from engine.rate_finder import RATES, find_learning_rate
+    from engine.training import Training
+
+    recipe, dataset = _ready(_recipe(args))
+    training = Training(recipe, dataset, torch.device(recipe.device))
+    load_pretrained(training.model, recipe)
+
+    def in_words(record: Step | Extracting) -> str:
+        if isinstance(record, Extracting):
+            return f"features of {record.done:,} of {record.total:,} images"
+        return f"step {record.step:,}, {RATES} rates at most"
+
+    curve = result_of(find_learning_rate(training, dataset), _now_and_then(in_words))
+    found = "none" if curve.suggestion is None else f"{curve.suggestion:g}"
+    return curve.as_document(), f"learning_rate {found}. {curve.reason}", 0
 
 
 def resume(args: argparse.Namespace) -> tuple[object, str, int]:
@@ -417,12 +471,13 @@ def build_parser() -> argparse.ArgumentParser:
     )
     command("recipes", list_recipes)
     command("models", list_models).add_argument("--dataset", metavar="NAME", help="those first that suit its images")
-    training = command("train", train)
-    training.add_argument("recipe", metavar="RECIPE", help="one of the recipes")
-    training.add_argument("--dataset", metavar="NAME", help="train on this dataset in place of the recipe's")
-    training.add_argument(
-        "--set", metavar="FIELD=VALUE", action="append", default=[], help="change a field of the recipe"
-    )
+    for name, action in (("train", train), ("rehearse", rehearse), ("find-rate", find_rate)):
+        of_recipe = command(name, action)
+        of_recipe.add_argument("recipe", metavar="RECIPE", help="one of the recipes")
+        of_recipe.add_argument("--dataset", metavar="NAME", help="train on this dataset in place of the recipe's")
+        of_recipe.add_argument(
+            "--set", metavar="FIELD=VALUE", action="append", default=[], help="change a field of the recipe"
+        )
     resuming = command("resume", resume)
     resuming.add_argument("run", metavar="RUN", help="the id of a run")
     resuming.add_argument("--epochs", metavar="N", type=int, help="how many it is to have in all; more than it had")

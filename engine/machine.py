@@ -63,6 +63,24 @@ def peak_memory(device: str) -> float:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)
 
 
+def available_memory(device: str) -> float | None:
+    """Return the bytes of memory that are free for another program, of the GPU or the machine; None if unknown."""
+    if device == "cuda":
+        import torch
+
+        return float(torch.cuda.mem_get_info()[0])
+    try:
+        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        free = int(lines["MemAvailable"].split()[0]) * 1024.0
+    except (OSError, ValueError, KeyError):
+        return None
+    try:  # a container may be granted less
+        granted = int(Path("/sys/fs/cgroup/memory.max").read_text())
+        return min(free, granted - int(Path("/sys/fs/cgroup/memory.current").read_text()))
+    except (OSError, ValueError):
+        return free
+
+
 @cache
 def processor_name() -> str:
     """Return what the processor calls itself."""

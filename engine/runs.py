@@ -216,10 +216,20 @@ def launch(run: Run) -> None:
         raise
 
 
-def start(recipe: Recipe) -> Run:
-    """Create a run and start its process; an unknown dataset is refused."""
+def require_dataset(recipe: Recipe) -> None:
+    """Raise LoupeError for a recipe whose dataset is not here and cannot be had."""
+    if not recipe.dataset:
+        raise LoupeError(
+            f"The recipe {recipe.name} is for images of your own. Import a folder on the Explore page, or with "
+            "python -m engine import NAME PATH, then set dataset to that name."
+        )
     if not is_prepared(recipe.dataset):
         find_source(recipe.dataset)
+
+
+def start(recipe: Recipe) -> Run:
+    """Create a run and start its process; an unknown dataset is refused."""
+    require_dataset(recipe)
     run = create_run(recipe)
     launch(run)
     return run

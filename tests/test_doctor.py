@@ -1,5 +1,6 @@
 """Findings of real runs on the digits, and of histories built by hand for what real runs seldom show."""
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,7 +15,7 @@ from engine.dataset import Dataset, Split, open_dataset, save_dataset
 from engine.doctor import Finding, diagnose
 from engine.errors import LoupeError
 from engine.fetch import fetch
-from engine.log import History
+from engine.log import History, Log
 from engine.models import count_parameters
 from engine.recipes import Recipe, change, find_recipe
 from engine.records import Cancelled, Ended, Epoch, Failed, Finished, Queued, Record, Started, Step, Stopped
@@ -22,6 +23,12 @@ from engine.training import Training, fit
 
 TEN = [str(digit) for digit in range(10)]
 GUESSING = math.log(10)
+STARTED = Started("letters", "0123", TEN, 1000, 400, 100, 20, 10, 61_706, "cpu", 2, "float32", "2.0")
+LOGS = itertools.count()
+
+
+def end(kind: type[Ended], epochs: int, step: int) -> Ended:
+    return kind(epochs, step, "the last", None, None, None, None, None, None, 1.0, 1000.0)
 
 
 def names(findings: list[Finding]) -> list[str]:
@@ -39,28 +46,31 @@ def recipe(**settings: Any) -> Recipe:
 
 def growing(chosen: Recipe, dataset: Dataset) -> Iterator[History]:
     """Train, and give the history after each record, as a page sees it."""
-    history = History(Path("nowhere"))
+    path = dataset.folder / f"log-{next(LOGS)}.jsonl"
+    history = History(path)
+    with Log(path) as log:
+        for record in records_of(chosen, dataset):
+            log.append(record)
+            yield history.read()
 
-    def logged(record: Record) -> History:
-        history._take(record)
-        return history
 
+def records_of(chosen: Recipe, dataset: Dataset) -> Iterator[Record]:
     training = Training(chosen, dataset, torch.device("cpu"))
-    yield logged(
-        Started(
-            dataset.name, dataset.fingerprint, list(dataset.classes),
-            len(training.train_indices), len(training.val_indices), len(dataset.splits["test"]),
-            training.steps_per_epoch, chosen.epochs, count_parameters(training.model), "cpu", 1, "float32", "2",
-        )
-    )  # fmt: skip
+    yield replace(
+        STARTED,
+        classes=list(dataset.classes),
+        train_count=len(training.train_indices),
+        val_count=len(training.val_indices),
+        steps_per_epoch=training.steps_per_epoch,
+        epochs=chosen.epochs,
+        parameters=count_parameters(training.model),
+    )
     try:
-        for record in fit(training, dataset):
-            if record:
-                yield logged(record)
+        yield from filter(None, fit(training, dataset))
     except LoupeError as error:
-        yield logged(Failed(str(error)))
+        yield Failed(str(error))
     else:
-        yield logged(end(Finished, training.epoch, training.step))
+        yield end(Finished, training.epoch, training.step)
 
 
 def trained(chosen: Recipe, dataset: Dataset) -> History:
@@ -242,12 +252,7 @@ def test_a_run_that_nothing_is_held_back_from_is_unwatched_once_it_has_ended(dig
 
 # Histories built by hand
 
-STARTED = Started("letters", "0123", TEN, 1000, 400, 100, 20, 10, 61_706, "cpu", 2, "float32", "2.0")
 CONSTANT = Recipe(epochs=10, batch_size=50, learning_rate=0.01, validation_share=0.2, model="convnet")
-
-
-def end(kind: type[Ended], epochs: int, step: int) -> Ended:
-    return kind(epochs, step, "the last", None, None, None, None, None, None, 1.0, 1000.0)
 
 
 def epoch(number: int, train_loss: float, train_accuracy: float, val_loss=None, val_accuracy=None, rate=0.01) -> Epoch:
@@ -340,6 +345,13 @@ def test_a_gap_that_chance_may_have_made_is_none(val_count: int, told: bool) -> 
     assert ("overfitting" in names(found)) == told
 
 
+def test_a_gap_is_told_after_ten_epochs_or_at_the_end() -> None:
+    ahead = [epoch(number, 1 / number, 0.98, 1.0, 0.7) for number in range(1, 11)]
+    assert diagnose(CONSTANT, history(*ahead[:9])) == []
+    assert names(diagnose(CONSTANT, history(*ahead))) == ["overfitting"]
+    assert names(diagnose(CONSTANT, history(*ahead[:3], last=end(Finished, 3, 60)))) == ["overfitting"]
+
+
 def test_a_gap_of_2_points_is_none_however_many_images_there_are() -> None:
     ahead = [epoch(number, 1 / number, 0.97, 0.2, 0.95) for number in range(1, 11)]
     large = replace(STARTED, train_count=10**6, val_count=10**6)
@@ -363,7 +375,7 @@ def test_a_gap_that_closes_is_none() -> None:
             {"keep": "best", "validation_share": 0.1},
         ),
         ({"augment": "shift=1", "weight_decay": 0.1, "keep": "best"}, {"patience": 5}),
-        ({"augment": "shift=1", "weight_decay": 0.1, "keep": "best", "schedule": "step"}, {}),
+        ({"augment": "shift=1", "weight_decay": 0.1, "keep": "best", "schedule": "step", "learning_rate": 0.02}, {}),
         ({"augment": "shift=1", "weight_decay": 0.1, "keep": "best", "patience": 3}, {}),
         ({"model": "resnet18", "weights": "imagenet", "freeze": "backbone"}, {"weight_decay": 0.0005}),
     ],
@@ -416,6 +428,11 @@ def test_underfitting_is_told_at_the_end_only_and_not_of_a_run_that_was_stopped(
     assert diagnose(CONSTANT, history(*POOR, last=end(Stopped, 10, 200))) == []
 
 
+def test_a_loss_that_has_hardly_begun_to_fall_calls_for_more_epochs_not_for_a_larger_network() -> None:
+    (finding,) = diagnose(CONSTANT, history(*POOR[:9], last=end(Finished, 9, 180)))
+    assert (finding.name, finding.change) == ("underfitting", {"epochs": 20})
+
+
 def test_what_is_poor_depends_on_the_commonest_class() -> None:
     two = replace(STARTED, classes=["sick", "well"])
     fair = [epoch(number, 0.3, 0.90, 0.3, 0.90) for number in range(1, 11)]
@@ -437,6 +454,10 @@ def test_a_loss_that_stays_at_guessing_is_of_a_rate_too_high_or_too_low() -> Non
     slow = [replace(each, learning_rate=1e-6) for each in still]
     low = diagnose(replace(CONSTANT, learning_rate=1e-6), history(*slow))
     assert (names(low), low[0].change) == (["rate-too-low"], {"learning_rate": 1e-5})
+    assert low[0].evidence == (
+        "In 200 steps the training loss went from 2.31 by way of 2.31 to 2.31; guessing gives 2.3, and the least there "
+        "can be is 0."
+    )
 
 
 def test_a_loss_that_leapt_and_did_not_come_back_is_told_with_its_peak() -> None:
@@ -450,12 +471,41 @@ def test_a_loss_that_leapt_and_did_not_come_back_is_told_with_its_peak() -> None
     assert diagnose(CONSTANT, history(*recovered)) == []
 
 
+def test_a_short_run_that_ended_far_off_was_too_fast() -> None:
+    off = [step(5 * number, 7.0 + number) for number in range(1, 9)]
+    assert diagnose(CONSTANT, history(*off)) == []
+    (finding,) = diagnose(CONSTANT, history(*off, last=end(Finished, 2, 40)))
+    assert finding.evidence == "After 40 steps the training loss is 14.5, no better than the 2.3 of guessing."
+
+
+def test_a_leap_is_waited_out_while_the_rate_will_come_down() -> None:
+    leapt = [step(5 * number, 5.0) for number in range(1, 21)]  # of 200 steps
+    assert names(diagnose(CONSTANT, history(*leapt))) == ["rate-too-high"]
+    assert diagnose(replace(CONSTANT, schedule="cosine"), history(*leapt[:19])) == []
+    assert names(diagnose(replace(CONSTANT, schedule="cosine"), history(*leapt))) == ["rate-too-high"]
+
+
+def test_rows_of_large_numbers_start_far_off_at_any_rate() -> None:
+    losses = [40.0, *(5.0 / number for number in range(1, 30))]
+    falling = [step(5 * number, loss) for number, loss in enumerate(losses, start=1)]
+    table = replace(STARTED, parameters=4 * 8 + 8 + 8 * 10 + 10)
+    assert diagnose(replace(CONSTANT, model="mlp"), history(*falling, started=table)) == []
+    risen = [replace(falling[0], train_loss=20.0), replace(falling[1], train_loss=60.0), *falling[2:8]] * 2
+    risen = [replace(each, step=5 * number) for number, each in enumerate(risen, start=1)]
+    assert names(diagnose(replace(CONSTANT, model="mlp"), history(*risen, started=table))) == ["rate-too-high"]
+
+
 def test_validation_accuracy_that_goes_up_and_down_is_told_with_its_dip() -> None:
-    accuracies = [0.3, 0.6, 0.8, 0.82, 0.61, 0.79, 0.84, 0.8]
+    accuracies = [0.3, 0.6, 0.8, 0.82, 0.61, 0.79, 0.84, 0.75]
     jumping = [epoch(number, 1 / number, 0.8, 1.0, accuracy) for number, accuracy in enumerate(accuracies, start=1)]
     (finding,) = diagnose(CONSTANT, history(*jumping))
     assert (finding.name, finding.change) == ("rate-too-high", {"learning_rate": 0.003})
-    assert finding.evidence == "Validation accuracy, of 400 images, had been 82.0%, fell to 61.0% at epoch 5, and was 84.0% later."  # fmt: skip  # noqa: E501
+    assert finding.evidence == (
+        "Validation accuracy, of 400 images, had been 82.0%, fell to 61.0% at epoch 5, and was 84.0% later."
+    )
+    assert diagnose(CONSTANT, history(*jumping[:7])) == []  # back where it was
+    early = [replace(each, step=each.step - 10) for each in jumping]  # the dip in the first 100 steps
+    assert diagnose(CONSTANT, history(*early)) == []
     few = replace(STARTED, val_count=20)
     assert diagnose(CONSTANT, history(*jumping, started=few)) == []
     assert diagnose(replace(CONSTANT, schedule="cosine"), history(*jumping)) == []
@@ -493,8 +543,11 @@ def test_a_run_that_was_stopped_while_it_improved_is_to_be_resumed() -> None:
     assert finding.change == {}
 
 
-def test_with_next_to_nothing_left_to_get_wrong_a_falling_loss_is_no_reason_to_go_on() -> None:
-    falling = [epoch(number, 0.8**number, 0.98, 0.8**number, 0.98) for number in range(1, 9)]
+@pytest.mark.parametrize(("train_accuracy", "val_accuracy"), [(0.98, 0.98), (0.98, 0.96), (0.96, 0.98)])
+def test_with_next_to_nothing_left_to_get_wrong_a_falling_loss_is_no_reason_to_go_on(
+    train_accuracy: float, val_accuracy: float
+) -> None:
+    falling = [epoch(number, 0.8**number, train_accuracy, 0.8**number, val_accuracy) for number in range(1, 9)]
     assert diagnose(CONSTANT, history(*falling, last=end(Finished, 8, 160))) == []
 
 
@@ -590,9 +643,9 @@ def test_figures_at_the_ends_of_their_ranges_are_borne(loss: float) -> None:
         [epoch(number, loss, 0.0, loss, 1.0, rate=0.0) for number in range(1, 11)],
         [step(number, loss) for number in range(1, 100)],
     ):
-        for recipe in (CONSTANT, replace(CONSTANT, learning_rate=1e-8), replace(CONSTANT, label_smoothing=0.9)):
-            for finding in diagnose(recipe, finished(*records), {"a": 0, "b": 10**12}):
-                change(recipe, finding.change)
+        for chosen in (CONSTANT, replace(CONSTANT, learning_rate=1e-8), replace(CONSTANT, label_smoothing=0.9)):
+            for finding in diagnose(chosen, finished(*records), {"a": 0, "b": 10**12}):
+                change(chosen, finding.change)
 
 
 @pytest.mark.parametrize("classes", [[], ["only"]])

@@ -14,6 +14,7 @@ from engine.records import (
     Epoch,
     Evaluated,
     Evaluating,
+    Extracting,
     Failed,
     Finished,
     Preparing,

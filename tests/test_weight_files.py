@@ -77,7 +77,12 @@ def as_legacy(weights: dict, path: Path) -> None:
     torch.save(weights, path, _use_new_zipfile_serialization=False)
 
 
+def as_zip_of_a_later_protocol(weights: dict, path: Path) -> None:
+    torch.save(weights, path, pickle_protocol=3)
+
+
 WAYS = [
+    (as_zip_of_a_later_protocol, "weights.pth"),
     (as_zip, "weights.pth"),
     (as_zip, "weights.safetensors"),
     (as_zip, "weights"),
@@ -295,6 +300,12 @@ def test_a_head_of_several_layers_is_taken_whole_or_not_at_all(tmp_path):
         assert not [name for name in taken if name.startswith("fc.")]
 
 
+def test_a_head_that_ends_in_a_batch_norm_has_as_many_classes_as_its_rows():
+    model = network("resnet18")
+    model.fc = nn.Sequential(nn.Linear(512, 4), nn.BatchNorm1d(4))
+    assert load(model.state_dict(), model, "fc").endswith("were taken, its head for 4 classes among them.")
+
+
 def test_a_file_without_a_head_is_told():
     found = {name: value for name, value in network("resnet18").state_dict().items() if not name.startswith("fc.")}
     assert load(found, network("resnet18"), "fc") == (
@@ -405,6 +416,7 @@ def test_code_in_a_file_is_not_run(tmp_path, trap, save, beside_weights):
     message = refusal(read_weights, path)
     assert str(path) in message
     assert "Nothing in it was run. Where it was made, save the weights with torch.save(model.state_dict()" in message
+    assert ("a pickle that torch.save has not written" in message) == (save is as_pickle)
     assert not trap.sprung
     content = pickle.loads(path.read_bytes()) if save is as_pickle else torch.load(path, weights_only=False)
     (content["extra"] if beside_weights else content).close()
@@ -438,6 +450,7 @@ def write_archive(path: Path, name: str, **options) -> None:
 OTHER_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "nothing": (lambda path: path.touch(), "is empty. Get a whole copy of it."),
     "text": (lambda path: path.write_text("conv1.weight: 0.5\n" * 9), "is no file of weights, but something else."),
+    "settings": (lambda path: path.write_text('settings{"a": 1}'), "is no file of weights, but something else."),
     "a byte": (lambda path: path.write_bytes(b"{"), "is no file of weights, but something else."),
     "a JPEG": (lambda path: Image.new("RGB", (9, 9)).save(path, "JPEG"), "is no file of weights, but a JPEG picture."),
     "a PNG": (lambda path: Image.new("RGB", (9, 9)).save(path, "PNG"), "is no file of weights, but a PNG picture."),
