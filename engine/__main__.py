@@ -4,6 +4,7 @@ import argparse
 import csv
 import io
 import json
+import os
 import signal
 import sys
 import time
@@ -200,6 +201,7 @@ def train(args: argparse.Namespace) -> tuple[object, str, int]:
 
 def _ready(recipe: recipes.Recipe) -> tuple[recipes.Recipe, Dataset]:
     """Get what a recipe needs that is not here, and settle how this machine runs it."""
+    os.environ |= runs.WORKER_ENVIRONMENT  # before torch is imported, which its threads go by
     from engine import machine, tuning
     from engine.pretrained import fetch_weights
 
@@ -297,6 +299,7 @@ def _progress_line(now: Record | str | None, history: History) -> str:
             return (
                 f"{now.train_count:,} training{held} and {now.test_count:,} test images; "
                 f"{now.parameters:,} parameters; {now.device}, {counted(now.threads, 'thread')}, {now.precision}"
+                + (f". {now.note}" if now.note else "")
             )
         case Step():
             left = history.seconds_left() or 0
@@ -307,6 +310,8 @@ def _progress_line(now: Record | str | None, history: History) -> str:
         case Epoch():
             validation = f", validation accuracy {now.val_accuracy:.2%}" if now.val_accuracy is not None else ""
             return f"epoch {now.epoch}: loss {now.train_loss:.4f}, accuracy {now.train_accuracy:.2%}{validation}"
+        case Extracting():
+            return f"features: {now.done:,} of {now.total:,} images"
         case Evaluating():
             return f"evaluating {now.split}: {now.done:,} of {now.total:,} images"
     return ""

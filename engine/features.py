@@ -9,12 +9,13 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
 from engine.augmentation import augment
 from engine.augmentations import Augmentation
 from engine.dataset import Dataset, Split
+from engine.errors import LoupeError
 from engine.inference import as_tensor, batch_size_for
 from engine.paths import writing_to
 
@@ -99,19 +100,23 @@ class Features:
     def bytes(self) -> int:
         return len(self.stored) * self.width * 4
 
+    @property
+    def exist(self) -> bool:
+        """Whether both files are there: one alone, as where the large one was deleted by hand, says nothing."""
+        return self.values.exists() and self.there.exists()
+
     def missing(self, indices: np.ndarray) -> np.ndarray:
         """Return which of some images, by index, have no features yet, in order."""
         indices = np.sort(indices)
-        try:
-            there = np.fromfile(self.there, dtype=np.uint8)
-        except FileNotFoundError:
-            return indices
-        return indices[there[indices] == 0]
+        return indices[np.fromfile(self.there, dtype=np.uint8)[indices] == 0] if self.exist else indices
 
     def fill(self, indices: np.ndarray) -> Iterator[int]:
         """Compute what is missing of the features of some images, yielding after each batch how many it had."""
-        with writing_to(self.values.parent), FileLock(self.values.with_suffix(".lock")):
-            if not self.there.exists():
+        folder = self.values.parent
+        if not folder.is_dir():  # a lock would make it anew
+            raise LoupeError(f"The dataset {folder.name} was deleted in the meantime. Bring it back and try again.")
+        with writing_to(folder), FileLock(self.values.with_suffix(".lock")):
+            if not self.exist:
                 self._make_room()
                 self._make_empty()
             os.utime(self.values)
@@ -123,9 +128,8 @@ class Features:
                     rows = self._compute(batch).cpu().numpy()
                     # Written, not through a memory map: that would be killed where a disk is full.
                     for index, row in zip(batch.tolist(), rows, strict=True):
-                        os.pwrite(values.fileno(), row.tobytes(), index * row.nbytes)
-                    for index in batch.tolist():
-                        os.pwrite(there.fileno(), b"\1", index)
+                        _write(values.fileno(), row.tobytes(), index * row.nbytes)
+                    _mark(there.fileno(), batch)
                     yield len(batch)
 
     def _compute(self, batch: np.ndarray) -> Tensor:
@@ -145,10 +149,33 @@ class Features:
         total = self.bytes + sum(path.stat().st_size for path in others)
         while others and total > KEPT_BYTES:
             oldest = others.pop(0)
-            total -= oldest.stat().st_size
-            for path in (oldest.with_suffix(".there"), oldest.with_suffix(".lock"), oldest):
-                path.unlink(missing_ok=True)
+            try:
+                with FileLock(oldest.with_suffix(".lock"), blocking=False):
+                    total -= oldest.stat().st_size
+                    # The locks stay: others may wait for them.
+                    for path in (oldest.with_suffix(".there"), oldest):
+                        path.unlink(missing_ok=True)
+            except Timeout:  # another process fills it
+                continue
 
     def open(self) -> Tensor:
         """Return all rows as a tensor over the file, which is not to be written to; those not filled are 0."""
         return as_tensor(np.memmap(self.values, np.float32, "r", shape=(len(self.stored), self.width)))
+
+
+def _write(file: int, content: bytes, place: int) -> None:
+    """Write all of something into an open file: where a disk gets full, a part of it is written first, and no error."""
+    while content:
+        written = os.pwrite(file, content, place)
+        content, place = content[written:], place + written
+
+
+def _mark(file: int, batch: np.ndarray) -> None:
+    """Note that the rows of a batch are there. All in one: what is left to do after a kill are whole batches again.
+
+    Of many a network, the last bits of an image's features depend on those that it is computed with.
+    """
+    first, last = int(batch[0]), int(batch[-1])
+    stretch = np.frombuffer(os.pread(file, last + 1 - first, first), np.uint8).copy()
+    stretch[batch - first] = 1
+    _write(file, stretch.tobytes(), first)

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from engine.paths import writing_to
-from engine.records import Ended, Epoch, Evaluated, Record, Resumed, Started, Step, from_line, to_line
+from engine.records import Ended, Epoch, Evaluated, Extracting, Record, Resumed, Started, Step, from_line, to_line
 
 
 class Log:
@@ -40,6 +40,7 @@ class History:
     steps: list[Step] = field(default_factory=list)
     epochs: list[Epoch] = field(default_factory=list)
     evaluations: list[Evaluated] = field(default_factory=list)
+    extractions: list[Extracting] = field(default_factory=list)  # those that came to their end
     last: Record | None = None
     offset: int = 0
 
@@ -66,6 +67,8 @@ class History:
             self.steps.append(record)
         elif isinstance(record, Epoch):
             _put(self.epochs, record)
+        elif isinstance(record, Extracting):
+            self.extractions += [record] if record.done == record.total else []
         elif isinstance(record, Evaluated):
             _put(self.evaluations, record)
         elif isinstance(record, Resumed):

@@ -432,6 +432,17 @@ RECIPES = {
             label_smoothing=0.1,
             augment="flip",
         ),
+        _FOLDER,
+        replace(
+            _FOLDER,
+            name="folder-best",
+            freeze="2",
+            backbone_rate=0.1,
+            epochs=10,
+            batch_size=32,
+            learning_rate=0.003,
+            augment="flip rotate=10 crop=0.7",
+        ),
         Recipe(
             name="folder-resnet50",
             dataset="",
@@ -450,17 +461,6 @@ RECIPES = {
             log_every=10,
             evaluate_every=10,
         ),
-        _FOLDER,
-        replace(
-            _FOLDER,
-            name="folder-best",
-            freeze="2",
-            backbone_rate=0.1,
-            epochs=10,
-            batch_size=32,
-            learning_rate=0.003,
-            augment="flip rotate=10 crop=0.7",
-        ),
     )
 }
 
@@ -474,10 +474,10 @@ ABOUT = {
     "kmnist-fast": "Cursive Japanese characters with the same quick network, for longer and moved further.",
     "fashion-fast": "Pictures of clothing with a small residual network.",
     "cifar10-fast": "Above 80% on colour photographs in about a minute: a small residual network, one-cycle.",
-    "folder-resnet50": "The transfer-learning tutorial on your own folder: a head for ResNet-50, which stays as it is, "
-    "batch norm too.",
     "folder-quick": "A first model of your own photographs: a light network of torchvision's, frozen, and a new head.",
     "folder-best": "The same network, then trained as a whole at a lower rate on flipped, turned and cropped images.",
+    "folder-resnet50": "The transfer-learning tutorial on your own folder: a head for ResNet-50, which stays as it is, "
+    "batch norm too.",
 }
 
 

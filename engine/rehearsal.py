@@ -166,7 +166,7 @@ def _simple_models(training: Training, dataset: Dataset) -> list[Check]:
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
         part = max(1, len(train) // 5)
         train, val = train[order[part:]], train[order[:part]]
-        stored, judged = "train", "training images that were held back for this"
+        stored, judged = "train", "training images held back for this"
     labels = torch.from_numpy(dataset.splits["train"].labels)[train]
     truth = torch.from_numpy(dataset.splits[stored].labels)[val]
     commonest = int(torch.bincount(labels).argmax()) if len(labels) else 0
@@ -213,9 +213,9 @@ def _linear_probe(
         return Check(
             "linear model",
             "good",
-            f"A linear model on {what} of {len(truths[0]):,} training images has {right:,} of {len(truths[1]):,} "
-            f"{judged} right, {right / len(truths[1]):.1%} (95% interval {low:.1%} to {high:.1%}): a network worth its time "
-            "should beat it.",
+            f"A linear model on {what} of {len(truths[0]):,} training images answers right for {right:,} of "
+            f"{len(truths[1]):,} {judged}, {right / len(truths[1]):.1%} (95% interval {low:.1%} to {high:.1%}): a network "
+            "worth its time should beat it.",
         )
 
     return tell
@@ -238,7 +238,7 @@ def _look(training: Training) -> tuple[Callable[[np.ndarray], np.ndarray], str]:
         height, width = (min(PROBE_SIDE, side) for side in seen.shape[2:])
         return functional.adaptive_avg_pool2d(seen, (height, width)).flatten(1).numpy()
 
-    return pixels, f"the pixels, at most {PROBE_SIDE} x {PROBE_SIDE},"
+    return pixels, f"the pixels (at most {PROBE_SIDE} x {PROBE_SIDE})"
 
 
 def _some(indices: Tensor, most: int) -> np.ndarray:

@@ -1,17 +1,17 @@
 import streamlit as st
 
-from engine.catalogue import CATALOGUE
-from engine.dataset import is_prepared
 from engine.errors import LoupeError
-from engine.recipes import FIELDS, MODELS, published_in_words
+from engine.recipes import FIELDS, published_in_words
 from engine.runs import ACTIVE, Run, list_runs, open_run, resume, start
 from engine.words import counted
+from ui.advice import offer_advice, show_advice
 from ui.layers import show_layers
 from ui.live import going_on, show_run
-from ui.recipe_form import choose_recipe
+from ui.networks import about_model, compare_networks
+from ui.recipe_form import changes_in_words, choose_recipe, downloads_of
 from ui.state import enter, go, link
 from ui.tables import kind_of
-from ui.wording import show_problem
+from ui.wording import plain, show_problem
 
 enter()
 
@@ -113,17 +113,18 @@ try:
 except LoupeError as error:
     show_problem(error)
     st.stop()
-st.caption(MODELS[recipe.model])
+st.caption(about_model(recipe))
+compare_networks(recipe)
 show_layers(recipe)
 figures = published_in_words(recipe)
 if figures:
     st.caption(f"Published, to compare with: {figures}.")
-if not is_prepared(recipe.dataset) and recipe.dataset in CATALOGUE and CATALOGUE[recipe.dataset].download_bytes:
-    size = CATALOGUE[recipe.dataset].download_bytes / 1e6
-    st.caption(
-        f"{CATALOGUE[recipe.dataset].title} is not here yet; what is missing of its {size:.1f} MB is downloaded first."
-    )
-if st.button("Start training", type="primary", icon=":material/play_arrow:"):
+for sentence in filter(None, (*downloads_of(recipe), changes_in_words(recipe))):
+    st.caption(plain(sentence))
+with st.container(horizontal=True):
+    started = st.button("Start training", type="primary", icon=":material/play_arrow:")
+    asked = offer_advice()
+if started:
     try:
         new = start(recipe)
     except LoupeError as error:
@@ -131,3 +132,4 @@ if st.button("Start training", type="primary", icon=":material/play_arrow:"):
     else:
         st.session_state.begun = True
         go("train", run=new.id, dataset=recipe.dataset)
+show_advice(recipe, asked)

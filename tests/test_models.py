@@ -2,9 +2,20 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from torchvision.models import get_model
 
+from engine.backbones import BACKBONES
 from engine.errors import LoupeError
-from engine.models import MODELS, WholeConv2d, build_model, count_parameters, layer_table
+from engine.models import (
+    MODELS,
+    WholeConv2d,
+    backbone_of,
+    build_model,
+    count_parameters,
+    feature_count,
+    head_path,
+    layer_table,
+)
 
 CIFAR = (32, 32, 3)
 DIGITS = (28, 28, 1)
@@ -323,3 +334,144 @@ def test_a_table_of_layers_is_made_where_and_how_the_weights_are():
     model = build_model("convnet-fast", DIGITS, 10)
     for elsewhere in (model.to("meta"), model.to(torch.float64)):
         assert layer_table(elsewhere, DIGITS)[-1]["output"] == (10,)
+
+
+# torchvision's networks
+
+# Built on the meta device, without memory; the regnets reckon with tensors as they are built, and the largest of them
+# would take gigabytes.
+BUILT = [name for name, about in BACKBONES.items() if not name.startswith("regnet") or about.parameters < 6e7]
+# What torchvision's have beside ours: classifiers at half of the depth.
+LEFT_OUT = ("aux1.", "aux2.", "AuxLogits.")
+
+
+def on(name: str) -> torch.device:
+    return torch.device("cpu" if name.startswith("regnet") else "meta")
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_a_network_of_torchvisions_has_its_head_replaced_and_nothing_else(name):
+    settings = {
+        "googlenet": {"aux_logits": False, "init_weights": False},
+        "inception_v3": {"init_weights": False},
+        "vit_h_14": {"image_size": 518},  # as its weights were trained
+    }
+    with on(name):
+        ours = build_model(name, (32, 32, 3), 7)
+        theirs = get_model(name, **settings.get(name, {}))
+    assert count_parameters(theirs) == BACKBONES[name].parameters
+    path = head_path(ours)
+    head = ours.get_submodule(path)
+    assert isinstance(head, nn.Linear) and head.out_features == 7
+    assert feature_count(ours) == head.in_features
+
+    # Of squeezenet theirs is a convolution.
+    their_head = "classifier.1" if name.startswith("squeezenet") else path
+    layer = theirs.get_submodule(their_head)
+    assert head.in_features == (layer.in_channels if isinstance(layer, nn.Conv2d) else layer.in_features)
+    assert theirs.state_dict()[f"{their_head}.weight"].shape[0] == 1000
+
+    def but_for_the_head(model: nn.Module, head: str) -> dict[str, tuple]:
+        return {
+            name: (value.shape, value.dtype)
+            for name, value in model.state_dict().items()
+            if not name.startswith((f"{head}.", *LEFT_OUT))
+        }
+
+    assert but_for_the_head(ours, path) == but_for_the_head(theirs, their_head)
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_a_network_of_torchvisions_takes_images_as_small_as_is_told(name):
+    side = BACKBONES[name].smallest
+    with on(name), torch.no_grad():
+        model = build_model(name, (side, side, 3), 3).eval()
+        assert model(torch.zeros(1, 3, side, side)).shape == (1, 3)
+        if BACKBONES[name].fixed:
+            with pytest.raises((RuntimeError, AssertionError)):
+                model(torch.zeros(1, 3, side + 32, side + 32))
+
+
+@pytest.mark.parametrize("name", [*(name for name in BUILT if BACKBONES[name].parameters < 3e7), *MODELS])
+def test_a_hidden_head_takes_the_place_of_the_linear_one(name):
+    with on(name) if name in BACKBONES else torch.device("meta"):
+        linear = build_model(name, (32, 32, 3), 7)
+        hidden = build_model(name, (32, 32, 3), 7, "hidden")
+    path = head_path(linear)
+    assert head_path(hidden) == path
+    first, rectify, drop, last = hidden.get_submodule(path)
+    assert isinstance(rectify, nn.ReLU) and drop.p == 0.2
+    assert (first.in_features, first.out_features) == (feature_count(linear), 512)
+    assert (last.in_features, last.out_features) == (512, 7)
+    assert feature_count(hidden) == feature_count(linear)
+
+    def but_for_the_head(model: nn.Module) -> dict[str, tuple]:
+        return {name: value.shape for name, value in model.state_dict().items() if not name.startswith(f"{path}.")}
+
+    assert but_for_the_head(hidden) == but_for_the_head(linear)
+
+
+# One of each family, and their sides.
+SMALL = {
+    "alexnet": 63,
+    "convnext_tiny": 32,
+    "densenet121": 32,
+    "efficientnet_b0": 32,
+    "efficientnet_v2_s": 33,
+    "googlenet": 32,
+    "inception_v3": 75,
+    "mnasnet0_5": 32,
+    "mobilenet_v2": 32,
+    "mobilenet_v3_small": 32,
+    "regnet_x_400mf": 32,
+    "regnet_y_400mf": 32,
+    "resnet18": 32,
+    "resnext50_32x4d": 32,
+    "shufflenet_v2_x0_5": 32,
+    "squeezenet1_1": 32,
+    "swin_t": 32,
+    "swin_v2_t": 32,
+    "vgg11": 32,
+    "vit_b_32": 224,
+}
+
+
+@pytest.mark.parametrize("head", ["linear", "hidden"])
+@pytest.mark.parametrize(("name", "side"), [*SMALL.items(), *dict.fromkeys(MODELS, 32).items()], ids=str)
+def test_the_head_of_the_backbones_features_is_the_network(name, side, head):
+    torch.manual_seed(0)
+    model = build_model(name, (side, side, 3), 5, head).eval()
+    backbone = backbone_of(model)
+    images = torch.rand(2, 3, side, side)
+    with torch.no_grad():
+        features = backbone(images)
+        assert features.shape == (2, feature_count(model))
+        assert not torch.equal(features[0], features[1])
+        assert torch.equal(model.get_submodule(head_path(model))(features), model(images))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "swin_t", "densenet121", "convnet-fast"])
+def test_a_backbone_shares_its_weights_with_the_network(name):
+    model = build_model(name, (32, 32, 3), 5)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    head, path = model.get_submodule(head_path(model)), head_path(model)
+    backbone = backbone_of(model)
+    assert model.get_submodule(path) is head  # the network is whole as before
+    its = dict(model.named_parameters()) | dict(model.named_buffers())
+    shared = dict(backbone.named_parameters()) | dict(backbone.named_buffers())
+    assert all(value is its[key] for key, value in shared.items())
+    assert its.keys() - shared.keys() == {key for key in its if key.startswith(f"{path}.")}
+    with torch.no_grad():
+        for value in shared.values():
+            value.add_(1)
+    assert all(
+        torch.equal(value, before[key] + (0 if key.startswith(f"{path}.") else 1))
+        for key, value in model.state_dict().items()
+        if key in shared or key.startswith(f"{path}.")
+    )
+
+
+def test_squeezenets_head_can_answer_below_zero():
+    torch.manual_seed(0)
+    model = build_model("squeezenet1_1", (64, 64, 3), 5)
+    assert (model(torch.rand(4, 3, 64, 64)) < 0).any()

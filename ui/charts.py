@@ -1,6 +1,7 @@
 """The charts: Plotly in the theme's colours, but for the confusion matrix, whose cells must be clicked (Altair)."""
 
 import html
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -142,6 +143,33 @@ def rates(history: History, field: str, title: str) -> go.Figure:
     if history.started:
         layout["xaxis"]["range"] = [0, 1.03 * _reach(history)]
     return _drawn_again([trace], layout, history)
+
+
+def rate_curve(curve: dict[str, Any], current: float) -> go.Figure:
+    """Draw the loss at rising learning rates, the rate that is suggested, and the one that is set now."""
+    colour, other = _colours()
+    hover = "%{x:.2g}: %{y:.4g}<extra></extra>"
+    raw = {"line": {"color": colour, "width": 1}, "opacity": 0.5, "name": "as it was", "hovertemplate": hover}
+    smooth = {"line": {"color": colour, "width": 2.5}, "name": "smoothed", "hovertemplate": hover}
+    figure = go.Figure(
+        [
+            go.Scatter(x=curve["rates"], y=curve["losses"], mode="lines", **raw),
+            go.Scatter(x=curve["rates"], y=curve["smoothed"], mode="lines", **smooth),
+        ]
+    )
+    _style(figure, height=320, x="learning rate", y="loss (nats)", legend=True)
+    figure.update_xaxes(type="log", dtick=1, exponentformat="power")
+    # What comes after the loss has blown up would press the rest flat.
+    highest = max(curve["smoothed"][0], *curve["losses"][: len(curve["losses"]) // 2])
+    figure.update_yaxes(range=[0, 1.3 * highest])
+    marks = [(current, "now", {"color": _ink(), "dash": "dot"}, 0.04)]
+    if curve["suggestion"]:
+        marks.append((curve["suggestion"], "suggested", {"color": other, "dash": "dash"}, 0.13))
+    for rate, name, line, height in marks:
+        figure.add_vline(rate, line=line)
+        place = {"x": math.log10(rate), "xanchor": "left", "y": height, "yref": "paper"}  # on an axis of logarithms
+        figure.add_annotation(text=name, showarrow=False, **place)
+    return figure.update_layout(hovermode="closest")
 
 
 def _mode(records: Sequence[Any]) -> str:

@@ -20,7 +20,8 @@ def show_layers(recipe: Recipe) -> None:
             return
         try:
             dataset = open_dataset(recipe.dataset)
-            rows = _layers(recipe.model, dataset.sample_shape, len(dataset.classes))
+            shape = _shape(recipe, dataset.fingerprint)
+            rows = _layers(recipe.model, shape, len(dataset.classes), recipe.head)
         except LoupeError as error:
             show_problem(error)
             return
@@ -28,7 +29,7 @@ def show_layers(recipe: Recipe) -> None:
         st.dataframe(rows, hide_index=True, column_config={"Parameters": number}, placeholder="")
         total = sum(row["Parameters"] for row in rows)
         st.caption(
-            f"{total:,} parameters, for {_in_words(dataset.sample_shape)} of {plain(recipe.dataset)}. Shapes are "
+            f"{total:,} parameters, for {_in_words(shape)} of {plain(recipe.dataset)}. Shapes are "
             "channels x height x width, or a number of units."
         )
 
@@ -40,11 +41,19 @@ def _in_words(sample_shape: tuple[int, ...]) -> str:
     return f"{width} x {height} {'grey' if channels == 1 else 'colour'} images"
 
 
+@st.cache_data(max_entries=50, show_spinner="Loading PyTorch")
+def _shape(recipe: Recipe, fingerprint: str) -> tuple[int, ...]:
+    """Return what the network sees of the recipe's dataset."""
+    from engine.pretrained import preprocessing_of
+
+    return preprocessing_of(recipe, open_dataset(recipe.dataset)).model_shape
+
+
 @st.cache_data(max_entries=50, show_spinner="Building the network")
-def _layers(model: str, shape: tuple[int, ...], num_classes: int) -> list[dict]:
+def _layers(model: str, shape: tuple[int, ...], num_classes: int, head: str) -> list[dict]:
     from engine.models import build_model, layer_table
 
-    table = layer_table(build_model(model, shape, num_classes), shape)
+    table = layer_table(build_model(model, shape, num_classes, head), shape)
     return [
         {"Layer": row["layer"], "Output": " x ".join(map(str, row["output"])), "Parameters": row["parameters"]}
         for row in table

@@ -7,9 +7,10 @@ import streamlit as st
 
 from engine.log import History, history_rows
 from engine.recipes import published
-from engine.records import Evaluating, Preparing
+from engine.records import Evaluating, Extracting, Preparing
 from engine.runs import ACTIVE, Run, list_runs
 from engine.words import counted, duration, in_bytes, listed
+from ui.advice import show_doctor
 from ui.charts import curves, picture_config, rates
 from ui.tables import SPLIT_NAMES, STATUS_ICONS, beside_published, best_epoch, item_of, seconds_in_words
 from ui.wording import plain, show_problem
@@ -67,6 +68,8 @@ def _panel(run: Run, drawn_status: str) -> None:
         if status in ACTIVE or history.position:  # from the start, so that nothing moves when the first figures come
             _figures(run, history)
             _charts(run, history)
+    if history.position or status == "failed":
+        show_doctor(run, history)
 
 
 def _progress(run: Run, history: History, status: str) -> tuple[float, str]:
@@ -75,9 +78,13 @@ def _progress(run: Run, history: History, status: str) -> tuple[float, str]:
     if status == "queued":
         return 0.0, _queue(run)
     if isinstance(last, Preparing) and last.total:
-        text = f"Getting the dataset: {last.done / 1e6:.1f} of {last.total / 1e6:.1f} MB"
+        text = f"Downloading: {last.done / 1e6:.1f} of {last.total / 1e6:.1f} MB"
         return last.done / last.total, text
     item = item_of(run.recipe.dataset)
+    if isinstance(last, Extracting):
+        rest = duration((last.total - last.done) * last.seconds / last.done)
+        text = f"The frozen backbone is run on each {item} once: {last.done:,} of {last.total:,}, about {rest} left"
+        return last.done / last.total, text
     if isinstance(last, Evaluating):
         text = f"Evaluating on the {SPLIT_NAMES[last.split]} {item}s: {last.done:,} of {last.total:,}"
         return last.done / last.total, text
@@ -186,9 +193,29 @@ def _charts(run: Run, history: History) -> None:
     if ended := history.ended:
         made = f"{ended.epochs:,} of {counted(history.started.epochs, 'epoch')}" if history.started else "?"
         st.caption(f"{seconds_in_words(ended.train_seconds)} of training, {made} finished. Kept: {plain(ended.kept)}.")
+    for sentence in about_backbone(run, history):
+        st.caption(plain(sentence))
     if figures := published(run.recipe):
         st.table(beside_published(history, figures), border="horizontal", hide_index=True, width="content")
         st.caption(f"Published: {plain(figures['source'])}.")
+
+
+def about_backbone(run: Run, history: History) -> list[str]:
+    """Say what a run started from, how long its features took, and what a frozen backbone means."""
+    recipe, said = run.recipe, []
+    if history.started and history.started.note:
+        said.append(history.started.note)
+    if recipe.freeze != "none":
+        how_long = "" if recipe.freeze == "backbone" else f" for {counted(recipe.frozen_epochs, 'epoch')}"
+        said.append(f"The backbone is frozen{how_long}, its batch norm and dropout too: they work as in use.")
+    if history.extractions:
+        count = sum(each.total for each in history.extractions)
+        seconds = sum(each.seconds for each in history.extractions)
+        said.append(
+            f"The features of {counted(count, 'image')} took {seconds_in_words(seconds)}, which is not in the training "
+            "time; later runs with this backbone find them ready."
+        )
+    return said
 
 
 def history_csv(history: History) -> str:

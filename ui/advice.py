@@ -1,0 +1,135 @@
+"""Help in choosing the settings of a training: the one-minute check, the learning-rate finder, and the run doctor."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import streamlit as st
+
+from engine.dataset import is_prepared, open_dataset
+from engine.doctor import Finding, diagnose
+from engine.errors import LoupeError
+from engine.log import History
+from engine.recipes import Recipe, change
+from engine.runs import Run, require_dataset
+from engine.steps import result_of
+from ui.charts import CONFIG, rate_curve
+from ui.commands import as_arguments, run_command
+from ui.recipe_form import fill_form
+from ui.state import go
+from ui.wording import plain, show_problem
+
+# What can be asked before a training, by the command that answers.
+QUESTIONS = {
+    "rehearse": (
+        "One-minute check",
+        ":material/fact_check:",
+        "Tries these settings for a moment, and says what to expect.",
+    ),
+    "find-rate": ("Find a learning rate", ":material/speed:", "Trains for a moment at rising rates; keeps nothing."),
+}
+VERDICTS = {"good": ":material/check:", "look": ":material/visibility:", "bad": ":material/error:"}
+
+
+def offer_advice() -> str | None:
+    """Show a button for each question; returns the command of the one that was pressed."""
+    asked = None
+    for command, (title, icon, help) in QUESTIONS.items():
+        if st.button(title, icon=icon, help=help, key=f"ask-{command}"):
+            asked = command
+    return asked
+
+
+def show_advice(recipe: Recipe, asked: str | None) -> None:
+    """Answer what is asked about a recipe, and go on showing the answer as long as the recipe stays as it is."""
+    if asked:
+        st.session_state.pop("advice", None)
+        _ask(recipe, asked)
+    told = st.session_state.get("advice")
+    if not told or told["recipe"] != recipe:
+        return
+    with st.container(border=True):
+        st.markdown(f"**{QUESTIONS[told['command']][0]}**")
+        if told["command"] == "rehearse":
+            _show_checks(told["answer"])
+        else:
+            _show_rates(recipe, told["answer"])
+
+
+def _ask(recipe: Recipe, command: str) -> None:
+    title = QUESTIONS[command][0]
+    try:
+        require_dataset(recipe)
+        place = st.empty()
+        with place.status(f"{title}: starting", type="compact") as status:
+            work = run_command(command, *as_arguments(recipe))
+            answer = result_of(work, lambda said: status.update(label=f"{title}: {plain(said)}"))
+        place.empty()
+        st.session_state.advice = {"command": command, "recipe": recipe, "answer": answer}
+    except LoupeError as error:
+        show_problem(error)
+
+
+def _show_checks(checks: list[dict[str, str]]) -> None:
+    for check in checks:
+        st.markdown(f"{VERDICTS[check['verdict']]} **{check['name'].capitalize()}.** {plain(check['text'])}")
+
+
+def _show_rates(recipe: Recipe, curve: dict[str, Any]) -> None:
+    st.plotly_chart(rate_curve(curve, recipe.learning_rate), config=CONFIG, key="rate-curve")
+    st.markdown(plain(curve["reason"]))
+    if (found := curve["suggestion"]) and found != recipe.learning_rate:
+        taken = replace(recipe, learning_rate=found)
+        st.button(
+            f"Take {found:g}",
+            icon=":material/check:",
+            on_click=fill_form,
+            args=(taken,),
+            help=f"Sets the learning rate above to it, in place of {recipe.learning_rate:g}.",
+            key="take-rate",
+        )
+
+
+def show_doctor(run: Run, history: History) -> None:
+    """Show what is the matter with a run by its own figures, and offer the next one with the change made."""
+    findings = diagnose(run.recipe, history, _training_counts(history, run.recipe))
+    if not findings:
+        if history.ended:
+            st.caption("The run doctor has found nothing: the curves show no overfitting, and the rate seems right.")
+        return
+    st.markdown(":material/stethoscope: **Run doctor**")
+    for number, finding in enumerate(findings):
+        _show_finding(run.recipe, finding, number)
+
+
+def _show_finding(recipe: Recipe, finding: Finding, number: int) -> None:
+    with st.container(border=True):
+        st.markdown(f"**{plain(finding.title)}** {plain(finding.evidence)}")
+        if not finding.change:
+            st.caption(plain(finding.advice))
+            return
+        changed = ", ".join(f"{name} {value}" for name, value in finding.change.items())
+        with st.container(horizontal=True, vertical_alignment="center"):
+            wanted = st.button(
+                f"Next run with {plain(changed)}",
+                icon=":material/edit:",
+                on_click=fill_form,
+                args=(change(recipe, finding.change),),
+                key=f"finding-{number}",
+            )
+            st.caption(plain(finding.advice))
+        if wanted:
+            go("train", dataset=recipe.dataset)
+
+
+def _training_counts(history: History, recipe: Recipe) -> Mapping[str, int] | None:
+    """Count the training images of each class; None where the dataset is gone, or another by now."""
+    if not is_prepared(recipe.dataset):
+        return None
+    try:
+        dataset = open_dataset(recipe.dataset)
+    except LoupeError:
+        return None
+    if history.started and history.started.fingerprint != dataset.fingerprint:
+        return None
+    return dict(zip(dataset.classes, dataset.class_counts()["train"], strict=True))
