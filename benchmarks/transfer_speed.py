@@ -265,7 +265,7 @@ def train_within(recipe: Recipe, granted: int) -> tuple[Cost, int]:
     """Execute a run in this process, which may allocate so many bytes more than now; returns these and its cost."""
     # Once torch has begun to work: its own take is not the matter here.
     nn.Conv2d(3, 8, 3)(torch.ones(8, 3, 64, 64)).sum().backward()
-    before = memory_of_process("VmData")
+    before = memory_of(os.getpid(), "VmData")
     resource.setrlimit(resource.RLIMIT_DATA, (before + granted, before + granted))
     try:
         bytearray(2 * granted)
@@ -278,10 +278,10 @@ def train_within(recipe: Recipe, granted: int) -> tuple[Cost, int]:
     return cost_of(run, began), before
 
 
-def memory_of_process(name: str) -> int:
-    """Return a figure of this process, in bytes, as Linux names it."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
+def memory_of(process: int, figure: str) -> int:
+    """Return a figure of a process, in bytes, as Linux names it."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{figure}:"))
 
 
 def train_on_more_than_memory(granted: int, folder: Path) -> None:
@@ -293,7 +293,13 @@ def train_on_more_than_memory(granted: int, folder: Path) -> None:
     settings = {"dataset": "many", "model": "mobilenet_v3_small", "weights": str(weights), "device": "cpu", "epochs": 2}
     recipe = change(find_recipe("folder-quick"), settings)
     with own_process() as process:
-        cost, before = process.submit(train_within, recipe, granted).result()
+        number = process.submit(os.getpid).result()
+        training = process.submit(train_within, recipe, granted)
+        own = 0
+        while not training.done():
+            own = max(own, memory_of(number, "RssAnon"))
+            time.sleep(0.05)
+        cost, before = training.result()
     print(describe_machine())
     print(
         f"{recipe.model}, frozen, on {images:,} photographs of {SIDE} x {SIDE} pixels, an array of "
@@ -301,6 +307,9 @@ def train_on_more_than_memory(granted: int, folder: Path) -> None:
         f"beside the {before / 1e6:,.0f} MB that it had with torch loaded"
     )
     describe(f"Loupe, {recipe.epochs} epochs, finished", [cost])
+    print(
+        f"  of it the process's own at most {own / 1e6:,.0f} MB; the rest are pages of files, which may go at any time"
+    )
 
 
 def main() -> None:

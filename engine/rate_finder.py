@@ -43,19 +43,26 @@ class RateCurve:
 
 
 def find_learning_rate(training: Training, dataset: Dataset) -> Generator[Step | Extracting, None, RateCurve]:
-    """Train at rising rates, yielding each step, and leave the training and its weights as they were."""
+    """Train at rising rates, yielding after each, and leave the training and its weights as they were."""
     rates = np.geomspace(LOWEST, HIGHEST, RATES)
     losses: list[float] = []
+    latest: list[float] = []  # of the steps at one rate
     each = math.ceil(IMAGES_AT_LEAST / training.recipe.batch_size)
     with _borrowed(training, each):
         first = training.step
         training.schedule = lambda step: float(rates[min((step - first) // each, RATES - 1)])
         try:
             for record in fit(training, dataset):
-                if isinstance(record, Step):
-                    losses.append(record.train_loss)
-                if isinstance(record, Step | Extracting):
+                if isinstance(record, Extracting):
                     yield record
+                if not isinstance(record, Step):
+                    continue
+                latest.append(record.train_loss)
+                if len(latest) < each:
+                    continue
+                losses.append(float(np.mean(latest)))
+                latest.clear()
+                yield record
                 means = [np.mean(losses[end - LATEST : end]) for end in range(LATEST, len(losses) + 1)]
                 if len(losses) == RATES or (means and means[-1] > DIVERGED * min(means)):
                     break
@@ -69,18 +76,19 @@ def find_learning_rate(training: Training, dataset: Dataset) -> Generator[Step |
 
 
 @contextmanager
-def _borrowed(training: Training, log_every: int) -> Iterator[None]:
+def _borrowed(training: Training, each: int) -> Iterator[None]:
     """Let a training be trained without validation, and put everything back at the end."""
     state = copy.deepcopy(training.state_dict())
     recipe, schedule, val_indices = training.recipe, training.schedule, training.val_indices
-    more = math.ceil(RATES * log_every / training.steps_per_epoch) + 1
+    more = math.ceil(RATES * each / training.steps_per_epoch) + 1
     epochs = min(recipe.epochs + more, 10_000)
-    training.recipe = replace(recipe, epochs=epochs, log_every=log_every, evaluate_every=0, patience=0, keep="last")
+    training.recipe = replace(recipe, epochs=epochs, log_every=1, evaluate_every=0, patience=0, keep="last")
     training.val_indices = val_indices[:0]
     try:
         yield
     finally:
         training.recipe, training.schedule, training.val_indices = recipe, schedule, val_indices
+        training.pending = []
         training.load_state_dict(state)
 
 

@@ -214,8 +214,8 @@ def _linear_probe(
             "linear model",
             "good",
             f"A linear model on {what} of {len(truths[0]):,} training images answers right for {right:,} of "
-            f"{len(truths[1]):,} {judged}, {right / len(truths[1]):.1%} (95% interval {low:.1%} to {high:.1%}): a network "
-            "worth its time should beat it.",
+            f"{len(truths[1]):,} {judged}, {right / len(truths[1]):.1%} (95% interval {low:.1%} to {high:.1%}): a "
+            "network worth its time should beat it.",
         )
 
     return tell

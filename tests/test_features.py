@@ -5,7 +5,6 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from conftest import MakeColours
 from filelock import FileLock
 from processes import python
 from test_worker import files_limited_to
@@ -21,6 +20,8 @@ from engine.inference import as_tensor
 from engine.models import backbone_of, build_model, feature_count
 from engine.preprocessing import build_preprocess, preprocessing_for
 from engine.training import extract
+
+MakeColours = Callable[..., Dataset]
 
 TURNED = parse_augmentation("flip shift=2 rotate=20")
 EVERY = np.arange(90)

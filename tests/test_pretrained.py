@@ -196,7 +196,7 @@ def test_what_is_left_unused_of_a_file_is_in_torchvisions_network(name: str) -> 
 
 
 def failure(address: str) -> str:
-    """Download, which must fail with a sentence that names address and folder, and leave nothing. Returns the reason."""
+    """Download, which must fail with a sentence that names address and folder and leave nothing; return the reason."""
     with pytest.raises(LoupeError) as failed:
         list(fetch_weights(SMALLEST))
     message = str(failed.value)

@@ -16,7 +16,6 @@ from engine.steps import result_of
 from ui.charts import CONFIG, rate_curve
 from ui.commands import as_arguments, run_command
 from ui.recipe_form import fill_form
-from ui.state import go
 from ui.wording import plain, show_problem
 
 # What can be asked before a training, by the command that answers.
@@ -119,7 +118,8 @@ def _show_finding(recipe: Recipe, finding: Finding, number: int) -> None:
             )
             st.caption(plain(finding.advice))
         if wanted:
-            go("train", dataset=recipe.dataset)
+            st.query_params.pop("run", None)  # so that the form is what the page begins with
+            st.rerun()
 
 
 def _training_counts(history: History, recipe: Recipe) -> Mapping[str, int] | None:

@@ -39,11 +39,12 @@ IN_WORDS = {"dataset": title_of, "weights": _weights_in_words, "freeze": _freeze
 
 def fill_form(recipe: Recipe) -> None:
     """Set the form to a recipe, before it is shown: for a button's ``on_click``. The machine's fields stay open."""
-    st.session_state.recipe = recipe.name
+    base = RECIPES.get(recipe.name, RECIPES["digits-quick"])  # of a run whose recipe has another name
+    st.session_state.recipe = base.name
     st.query_params["dataset"] = recipe.dataset
     for field in FIELDS:
         if field != "name" and field not in MACHINE_FIELDS:
-            st.session_state[_key(RECIPES[recipe.name], field, recipe.dataset)] = getattr(recipe, field)
+            st.session_state[_key(base, field, recipe.dataset)] = getattr(recipe, field)
 
 
 def _key(base: Recipe, field: str, wanted: str | None) -> str:
