@@ -203,6 +203,11 @@ def title_of(name: str) -> str:
     return CATALOGUE[name].title if name in CATALOGUE else name
 
 
+def kind_of(name: str) -> str:
+    """Return the kind of a dataset that need not be here: ``images`` or ``table``. What people import is images."""
+    return CATALOGUE[name].kind if name in CATALOGUE else "images"
+
+
 def find_source(name: str) -> Source:
     """Look up a dataset of the catalogue; raises LoupeError for any other."""
     if name in CATALOGUE:

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import fmean, median
 from typing import Any
 
 from engine.augmentations import parse_augmentation
+from engine.catalogue import kind_of
 from engine.log import History
 from engine.predictions import wilson_interval
 from engine.recipes import FIELDS, Recipe
@@ -162,8 +163,8 @@ class Course:
 
     @property
     def is_table(self) -> bool:
-        """Whether the dataset is rows of numbers: its mlp is smaller than that of an image of a single pixel."""
-        return self.recipe.model == "mlp" and self.started.parameters < 2 * 128 + 129 * len(self.started.classes)
+        """Whether the dataset is rows of numbers."""
+        return kind_of(self.recipe.dataset) == "table"
 
     def accuracy_in_words(self) -> str:
         last, started = self.epochs[-1], self.started
@@ -193,7 +194,21 @@ def diagnose(recipe: Recipe, history: History, class_counts: Mapping[str, int] |
             improving,
             _unwatched(course),
         ]
-    return [finding for finding in findings if finding]
+    rewording = str if kind_of(recipe.dataset) == "images" else _of_rows
+    return [
+        replace(
+            finding,
+            title=rewording(finding.title),
+            evidence=rewording(finding.evidence),
+            advice=rewording(finding.advice),
+        )
+        for finding in findings
+        if finding
+    ]
+
+
+def _of_rows(sentence: str) -> str:
+    return sentence.replace("image", "row")
 
 
 def _course(recipe: Recipe, history: History, class_counts: Mapping[str, int] | None) -> Course | None:

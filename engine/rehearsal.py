@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from engine.dataset import Dataset
@@ -49,12 +49,12 @@ def rehearse(recipe: Recipe, dataset: Dataset) -> Generator[str, None, list[Chec
 
     The recipe must be resolved, and torchvision's weights here. Raises LoupeError for what could not be trained at all.
     """
-    yield "building the network"
-    torch.manual_seed(recipe.seed)
-    training = Training(recipe, dataset, torch.device(recipe.device))
-    checks = [_start(recipe, load_pretrained(training.model, recipe))]
-    yield "timing a step"
+    checks: list[Check] = []
     try:
+        yield "building the network"
+        training = Training(recipe, dataset, torch.device(recipe.device))
+        checks.append(_start(recipe, load_pretrained(training.model, recipe)))
+        yield "timing a step"
         pace = _time_steps(training, dataset)
         checks += [_first_loss(pace.first_loss, len(dataset.classes)), _memory(training)]
         yield "learning one batch by heart"
@@ -137,6 +137,9 @@ def _overfit(recipe: Recipe, dataset: Dataset) -> Check:
     )
     training = Training(alone, dataset, torch.device(recipe.device))
     load_pretrained(training.model, alone)
+    for module in training.model.modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd):  # it is there to keep a network from this
+            module.p = 0.0
     inputs, labels = _batch(training, dataset, OVERFIT_IMAGES)
     training.to_training_mode()
     until, steps, right = time.perf_counter() + OVERFIT_SECONDS, 0, 0
@@ -194,8 +197,10 @@ def _linear_probe(
     from sklearn.preprocessing import StandardScaler
 
     look, what = _look(training)
+    one = dataset.splits["train"].images[train[:1].numpy()]
+    look(one)  # the first time sets up more than any other
     began = time.perf_counter()
-    look(dataset.splits["train"].images[train[:1].numpy()])
+    look(one)
     each = max(time.perf_counter() - began, 1e-6)
     most = max(20, min(PROBE_IMAGES, int(PROBE_SECONDS / 2 / each)))
     some = [_some(indices, most) for indices in (train, val)]
@@ -262,11 +267,11 @@ def _memory(training: Training) -> Check:
 
 
 def _out_of_memory(recipe: Recipe) -> Check:
+    smaller = f"Set batch_size to {recipe.batch_size // 2}, or choose" if recipe.batch_size > 1 else "Choose"
     return Check(
         "memory",
         "bad",
-        f"Memory is not enough for a step with batches of {recipe.batch_size}. Set batch_size to "
-        f"{max(1, recipe.batch_size // 2)}, or choose a smaller network or size.",
+        f"Memory is not enough for a step with batches of {recipe.batch_size}. {smaller} a smaller network or size.",
     )
 
 

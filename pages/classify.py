@@ -6,6 +6,7 @@ import pandas as pd
 import streamlit as st
 from PIL import Image
 
+from engine.catalogue import kind_of
 from engine.errors import LoupeError
 from engine.pictures import SUFFIXES, open_picture
 from engine.predictions import top
@@ -13,7 +14,7 @@ from engine.runs import Run
 from ui.charts import CONFIG, probability_bars
 from ui.contact_sheet import enlarged
 from ui.state import choose_run, enter, head, link
-from ui.tables import kind_of, sure
+from ui.tables import sure
 from ui.wording import plain, show_problem
 
 enter()

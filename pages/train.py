@@ -1,5 +1,6 @@
 import streamlit as st
 
+from engine.catalogue import kind_of
 from engine.errors import LoupeError
 from engine.recipes import FIELDS, published_in_words
 from engine.runs import ACTIVE, Run, list_runs, open_run, resume, start
@@ -10,7 +11,6 @@ from ui.live import going_on, show_run
 from ui.networks import about_model, compare_networks
 from ui.recipe_form import changes_in_words, choose_recipe, downloads_of
 from ui.state import enter, go, link
-from ui.tables import kind_of
 from ui.wording import plain, show_problem
 
 enter()

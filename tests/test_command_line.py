@@ -5,6 +5,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -15,10 +16,12 @@ from PIL import Image
 from processes import ending_its_runs, folders, python
 from sklearn import metrics
 
+from engine.backbones import BACKBONES, suited
 from engine.catalogue import CATALOGUE
 from engine.dataset import open_dataset
+from engine.paths import weights_folder
 from engine.predictions import load_predictions
-from engine.recipes import RECIPES, Recipe, change, published
+from engine.recipes import MODELS, RECIPES, Recipe, change, published
 from engine.records import Preparing, to_line
 from engine.runs import Run, create_run
 
@@ -496,6 +499,21 @@ BAD_INPUT = [
     (("resume", "nope", "--epochs", "many"), "argument --epochs: invalid int value: 'many'"),
     (("predict", "nope", "picture.png"), "There is no run 'nope'"),
     (("predict", "nope"), "the following arguments are required: PATH"),
+    (("models", "--dataset", "nope"), "The dataset nope is not here"),
+    (("models", "resnet18"), "unrecognized arguments: resnet18"),
+    (("rehearse",), "the following arguments are required: RECIPE"),
+    (("rehearse", "nope"), "There is no recipe 'nope'"),
+    (("rehearse", "digits-quick", "--dataset", "nope"), "There is no dataset 'nope'"),
+    (
+        ("rehearse", "digits-quick", "--set", "model=resnet"),
+        "There is no model 'resnet'. The nearest in name: resnet50",
+    ),
+    (("rehearse", "digits-quick", "--set", "weights=imagenet"), "there are no such weights for convnet"),
+    (("find-rate",), "the following arguments are required: RECIPE"),
+    (("find-rate", "nope"), "There is no recipe 'nope'"),
+    (("find-rate", "folder-quick"), "The recipe folder-quick is for images of your own. Import a folder"),
+    (("find-rate", "digits-quick", "--set", "freeze=backbone"), "new weights that are frozen would never learn"),
+    (("find-rate", "digits-quick", "--set", "epochs"), "--set was given 'epochs', but needs FIELD=VALUE"),
 ]
 
 
@@ -525,5 +543,200 @@ def test_a_finished_run_is_not_resumed(finished: Run) -> None:
 def test_help_is_there() -> None:
     answer = command("--help")
     assert answer.code == 0
-    for name in ("datasets", "get", "recipes", "train", "resume", "runs", "evaluate", "predict"):
+    for name in (
+        "datasets",
+        "get",
+        "recipes",
+        "models",
+        "train",
+        "rehearse",
+        "find-rate",
+        "resume",
+        "runs",
+        "evaluate",
+        "predict",
+    ):
         assert name in answer.stdout
+
+
+# Choosing a network and a rate, and what to expect
+
+AS_MACHINES_DIFFER = ("device=cpu", "threads=1", "precision=float32", "convolutions=onednn")
+SET = tuple(part for setting in AS_MACHINES_DIFFER for part in ("--set", setting))
+
+
+def test_models_lists_loupes_own_and_then_torchvisions_that_suit_a_dataset(digits) -> None:
+    weights_folder().mkdir()
+    (weights_folder() / BACKBONES["resnet18"].file).write_bytes(b"")
+    for arguments, shape in (((), (224, 224, 3)), (("--dataset", "digits"), (8, 8, 1))):
+        answer = command("models", *arguments, "--json")
+        assert (answer.code, answer.stderr) == (0, "")
+        own, theirs = answer.document[: len(MODELS)], answer.document[len(MODELS) :]
+        assert own == [{"name": name, "about": about} for name, about in MODELS.items()]
+        assert [model["name"] for model in theirs] == [each.name for each in suited(shape)]
+        for model in theirs:
+            backbone = BACKBONES[model["name"]]
+            assert model["about"] == backbone.in_words()
+            assert (model["parameters"], model["accuracy"]) == (backbone.parameters, backbone.accuracy)
+            assert model["weights_here"] == (model["name"] == "resnet18")
+    lines = command("models").stdout.splitlines()
+    assert len(lines) == len(MODELS) + len(BACKBONES)
+    assert lines[0].split()[:2] == ["convnet", "Three"]
+    (resnet18,) = [line for line in lines if line.startswith("resnet18 ")]
+    assert resnet18 == f"{'resnet18':20} {BACKBONES['resnet18'].in_words()}, weights here"
+    assert "".join(lines).count("weights here") == 1
+
+
+def test_models_for_a_table_are_refused() -> None:
+    assert command("get", "blobs").code == 0
+    assert_refused(
+        command("models", "--dataset", "blobs"), "blobs is a table of 4 numbers a row, and this needs images"
+    )
+
+
+def but_for_locks(folder: Path) -> set[Path]:
+    return {path for path in folder.rglob("*") if path.suffix != ".lock"}
+
+
+@pytest.fixture(scope="module")
+def tried(digits_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Answer]:
+    """What commands say that try a recipe: none makes a run, or writes beside the dataset."""
+    folder = tmp_path_factory.mktemp("tried")
+    shutil.copytree(digits_data, folder / "data")
+    recipe = ("digits-quick", *SET, "--set", "model=mlp")
+    with folders(folder / "data", folder / "runs"):
+        before = but_for_locks(folder)
+        begun = {
+            "rehearse": begin("rehearse", *recipe),
+            "rehearse --json": begin("rehearse", *recipe, "--json"),
+            "rehearse badly": begin("rehearse", *recipe, "--set", "learning_rate=1e-8", "--json"),
+            "find-rate": begin("find-rate", *recipe),
+            "find-rate --json": begin("find-rate", *recipe, "--json"),
+            "find-rate adam": begin("find-rate", *recipe, "--set", "optimizer=adam", "--json"),
+            "no weights": begin("rehearse", *recipe, "--set", "weights=nope"),
+            "no file": begin("find-rate", *recipe, "--set", "weights=nope.pth", "--json"),
+            "too small": begin("find-rate", *recipe, "--set", "model=lenet5"),
+        }
+        answers = {name: finish(process) for name, process in begun.items()}
+        assert but_for_locks(folder) == before
+    return answers
+
+
+def test_rehearse_answers_with_its_checks(tried: dict[str, Answer]) -> None:
+    answer = tried["rehearse --json"]
+    assert answer.code == 0
+    names = [check["name"] for check in answer.document]
+    assert names == ["weights", "first loss", "memory", "one batch", "majority", "linear model", "time"]
+    assert {check["verdict"] for check in answer.document} == {"good"}
+    assert answer.stderr.splitlines() == [
+        "building the network",
+        "timing a step",
+        "learning one batch by heart",
+        "training a linear model, to compare with",
+    ]
+
+
+def test_rehearse_answers_in_words(tried: dict[str, Answer]) -> None:
+    in_words, document = tried["rehearse"], tried["rehearse --json"].document
+    assert in_words.code == 0
+    lines = in_words.stdout.splitlines()
+    assert len(lines) == len(document)
+    for line, check in zip(lines, document, strict=True):
+        said = f"{check['verdict']:4}  {check['name']}: "
+        assert line.startswith(said)
+        if check["name"] not in ("memory", "time"):  # which are of the machine
+            assert line == said + check["text"]
+
+
+def test_rehearse_tells_what_is_bad(tried: dict[str, Answer]) -> None:
+    answer = tried["rehearse badly"]
+    assert answer.code == 0
+    verdicts = {check["name"]: check["verdict"] for check in answer.document}
+    assert [name for name, verdict in verdicts.items() if verdict == "bad"] == ["one batch"]
+
+
+def test_find_rate_answers_with_its_curve(tried: dict[str, Answer]) -> None:
+    for name in ("find-rate --json", "find-rate adam"):
+        answer = tried[name]
+        assert answer.code == 0
+        curve = answer.document
+        assert curve.keys() == {"rates", "losses", "smoothed", "suggestion", "reason"}
+        assert len(curve["rates"]) == len(curve["losses"]) == len(curve["smoothed"])
+        assert 1e-4 < curve["suggestion"] < 1
+        assert re.match(r"step [\d,]+, 100 rates at most\n", answer.stderr)
+
+
+def test_find_rate_answers_in_words(tried: dict[str, Answer]) -> None:
+    answer, curve = tried["find-rate"], tried["find-rate --json"].document
+    assert answer.code == 0
+    assert answer.stdout == f"learning_rate {curve['suggestion']:g}. {curve['reason']}\n"
+
+
+def test_what_cannot_be_tried_is_refused_in_one_line(tried: dict[str, Answer]) -> None:
+    for name, reason in (
+        ("no weights", "weights is 'nope', but must be none, imagenet, the name of an earlier run, or a file"),
+        ("no file", "There is no file 'nope.pth'"),
+        ("too small", "lenet5 needs images of at least 28 x 28 pixels"),
+    ):
+        answer = tried[name]
+        assert (answer.code, answer.stdout) == (2, "")
+        *progress, last = answer.stderr.splitlines()
+        assert last.startswith("error: ") and reason in last
+        assert len(progress) <= 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("rehearse", "digits-quick", "--set", "model=resnet18", "--set", "size=64"), "timing a step\n"),
+        (("find-rate", "digits-quick", "--set", "model=resnet18", "--set", "batch_size=8"), "step "),
+    ],
+)
+def test_ctrl_c_ends_a_trial_and_leaves_nothing_behind(
+    digits, tmp_path: Path, arguments: tuple[str, ...], line: str
+) -> None:
+    before = but_for_locks(tmp_path)
+    process = begin(*arguments, *SET, "--json")
+    while not (told := process.stderr.readline()).startswith(line):
+        assert told
+    os.killpg(process.pid, signal.SIGINT)
+    answer = finish(process)
+    assert (answer.code, answer.stdout) == (130, "")
+    assert "Traceback" not in answer.stderr
+    assert but_for_locks(tmp_path) == before
+
+
+WITH_LITTLE_MEMORY = """
+import resource, sys
+import sklearn.linear_model, torch
+import engine.rate_finder, engine.rehearsal, engine.tuning
+from engine.__main__ import main
+
+torch.set_num_threads(1)
+torch.nn.Conv2d(1, 1, 3)(torch.ones(1, 1, 9, 9)).sum().backward()
+used = next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmSize"))
+resource.setrlimit(resource.RLIMIT_AS, (used + 200_000_000,) * 2)
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
+def test_too_little_memory_for_a_trial_is_told_in_a_sentence(make_colours) -> None:
+    make_colours(train=600, test=0, height=64, width=64)  # the first convolution of all makes 314 MB
+    recipe = ("digits-quick", "--dataset", "colours", "--set", "batch_size=600", "--set", "device=cpu")
+    begun = {
+        name: python(
+            *("-c", WITH_LITTLE_MEMORY, name, *recipe, *settings), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        # Left open, the quickest way is tried first, which takes as much.
+        for name, settings in (("rehearse", ()), ("find-rate", SET))
+    }
+    answers = {name: finish(process) for name, process in begun.items()}
+    for name, answer in answers.items():
+        assert "Traceback" not in answer.stderr, name
+    assert answers["rehearse"].code == 0
+    assert "bad   memory: Memory is not enough for a step with batches of 600." in answers["rehearse"].stdout
+    assert answers["find-rate"].code == 2
+    assert (
+        answers["find-rate"].stderr.splitlines()[-1].startswith("error: Memory was not enough for a step of training")
+    )

@@ -390,8 +390,7 @@ def test_against_overfitting_comes_first_what_the_recipe_lacks(settings: dict, e
 
 def test_rows_of_numbers_are_not_to_be_augmented() -> None:
     # 4 numbers, 8 hidden units, 10 classes
-    table = replace(STARTED, parameters=4 * 8 + 8 + 8 * 10 + 10)
-    (finding,) = diagnose(replace(CONSTANT, model="mlp"), finished(*BY_HEART, started=table))
+    (finding,) = diagnose(replace(CONSTANT, model="mlp", dataset="blobs"), finished(*BY_HEART))
     assert finding.change == {"weight_decay": 0.0005}
     # an image of one pixel, 128 hidden units
     pixel = replace(STARTED, parameters=2 * 128 + 129 * 10)
@@ -488,11 +487,11 @@ def test_a_leap_is_waited_out_while_the_rate_will_come_down() -> None:
 def test_rows_of_large_numbers_start_far_off_at_any_rate() -> None:
     losses = [40.0, *(5.0 / number for number in range(1, 30))]
     falling = [step(5 * number, loss) for number, loss in enumerate(losses, start=1)]
-    table = replace(STARTED, parameters=4 * 8 + 8 + 8 * 10 + 10)
-    assert diagnose(replace(CONSTANT, model="mlp"), history(*falling, started=table)) == []
+    table = replace(CONSTANT, model="mlp", dataset="blobs")
+    assert diagnose(table, history(*falling)) == []
     risen = [replace(falling[0], train_loss=20.0), replace(falling[1], train_loss=60.0), *falling[2:8]] * 2
     risen = [replace(each, step=5 * number) for number, each in enumerate(risen, start=1)]
-    assert names(diagnose(replace(CONSTANT, model="mlp"), history(*risen, started=table))) == ["rate-too-high"]
+    assert names(diagnose(table, history(*risen))) == ["rate-too-high"]
 
 
 def test_validation_accuracy_that_goes_up_and_down_is_told_with_its_dip() -> None:

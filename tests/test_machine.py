@@ -10,7 +10,7 @@ import torch
 from processes import python
 
 from engine.errors import LoupeError
-from engine.machine import cores, gpu_name, is_out_of_memory, processor_name, resolve
+from engine.machine import available_memory, cores, gpu_name, is_out_of_memory, processor_name, resolve
 from engine.recipes import Recipe
 
 
@@ -117,3 +117,58 @@ def test_a_gpu_is_named_as_its_driver_names_it(programs: Path, driver: str | Non
         tool.write_text(f"#!/bin/sh\n{driver}\n")
         tool.chmod(0o755)
     assert gpu_name() == name
+
+
+@pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="only Linux tells")
+def test_what_is_held_is_no_longer_free() -> None:
+    total = int(Path("/proc/meminfo").read_text().split()[1]) * 1024
+    before = available_memory("cpu")
+    assert before and 0 < before <= total
+    held = bytearray(b"x") * 1_000_000_000
+    holding = available_memory("cpu")
+    # Others come and go on the same machine.
+    assert holding and before - holding == pytest.approx(len(held), rel=0.8)
+
+
+MEMINFO = "MemTotal:       32000000 kB\nMemFree:         1000000 kB\nMemAvailable:    8000000 kB\n"
+
+
+@pytest.mark.parametrize(
+    ("meminfo", "granted", "used", "free"),
+    [
+        (MEMINFO, None, None, 8_000_000 * 1024.0),
+        (MEMINFO, "max", "5000", 8_000_000 * 1024.0),
+        (MEMINFO, "2000000000", "500000000", 1_500_000_000.0),  # a container is granted less
+        (MEMINFO, "90000000000", "500000000", 8_000_000 * 1024.0),
+        (MEMINFO, "2000000000", None, 8_000_000 * 1024.0),
+        ("MemTotal:       32000000 kB\n", None, None, None),
+        (None, None, None, None),  # as on macOS
+    ],
+)
+def test_free_memory_is_that_of_the_machine_or_of_the_container(
+    monkeypatch: pytest.MonkeyPatch, meminfo: str | None, granted: str | None, used: str | None, free: float | None
+) -> None:
+    said = {
+        "/proc/meminfo": meminfo,
+        "/sys/fs/cgroup/memory.max": granted,
+        "/sys/fs/cgroup/memory.current": used,
+    }
+    read_text = Path.read_text
+
+    def read(path: Path, *arguments, **options) -> str:
+        if str(path) not in said:
+            return read_text(path, *arguments, **options)
+        text = said[str(path)]
+        if text is None:
+            raise FileNotFoundError(path)
+        return text
+
+    monkeypatch.setattr(Path, "read_text", read)
+    assert available_memory("cpu") == free
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")
+def test_free_memory_of_a_gpu_shrinks_by_what_is_held_there() -> None:
+    before = available_memory("cuda")
+    held = torch.empty(500_000_000, dtype=torch.uint8, device="cuda")
+    assert before and before - available_memory("cuda") >= held.numel() * 0.9

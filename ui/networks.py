@@ -3,10 +3,10 @@
 import streamlit as st
 
 from engine.backbones import BACKBONES, suited
+from engine.catalogue import kind_of
 from engine.dataset import is_prepared, open_dataset
 from engine.paths import weights_folder
 from engine.recipes import MODELS, Recipe
-from ui.tables import kind_of
 
 
 def about_model(recipe: Recipe) -> str:

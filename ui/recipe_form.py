@@ -8,7 +8,7 @@ from typing import Any
 import streamlit as st
 
 from engine.backbones import BACKBONES, suited
-from engine.catalogue import CATALOGUE, dataset_names, title_of
+from engine.catalogue import CATALOGUE, dataset_names, kind_of, title_of
 from engine.dataset import is_prepared, open_dataset
 from engine.errors import LoupeError
 from engine.paths import weights_folder
@@ -16,7 +16,7 @@ from engine.recipes import ABOUT, FIELDS, MACHINE_FIELDS, MODELS, RECIPES, TYPES
 from engine.runs import list_runs
 from engine.words import counted
 from ui.augmentation import choose_augmentation
-from ui.tables import kind_of, label
+from ui.tables import label
 
 # The networks that take rows of numbers; all take images.
 MODELS_OF_ROWS = ("mlp",)
@@ -82,7 +82,7 @@ def _recipes_for(dataset: str | None) -> list[str]:
     if dataset in CATALOGUE and CATALOGUE[dataset].torchvision:
         sources = {name: CATALOGUE.get(RECIPES[name].dataset) for name in of_kind}
         of_origin = [name for name, source in sources.items() if source and source.torchvision]
-    if dataset and dataset not in CATALOGUE:
+    if dataset and dataset not in CATALOGUE and is_prepared(dataset):
         of_origin = [name for name in of_kind if not RECIPES[name].dataset]
     return own or of_origin or of_kind
 

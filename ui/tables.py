@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import pandas as pd
 import streamlit as st
 
-from engine.catalogue import CATALOGUE
+from engine.catalogue import kind_of
 from engine.errors import LoupeError
 from engine.log import History
 from engine.predictions import Predictions, load_predictions, wilson_interval
@@ -21,11 +21,6 @@ from engine.words import duration
 MOST_POINTS = 500
 
 Item = TypeVar("Item")
-
-
-def kind_of(dataset: str) -> str:
-    """Return the kind of a dataset that need not be here: ``images`` or ``table``. What people import is images."""
-    return CATALOGUE[dataset].kind if dataset in CATALOGUE else "images"
 
 
 def item_of(dataset: str) -> str:

@@ -12,12 +12,12 @@ from streamlit.testing.v1 import AppTest
 
 from engine.augmentation import augment
 from engine.augmentations import FIELDS, parse_augmentation
+from engine.catalogue import kind_of
 from engine.dataset import Dataset
 from engine.paths import PROJECT_ROOT
 from engine.recipes import RECIPES
 from engine.runs import Run
 from ui.augmentation import SAMPLES, VERSIONS, draw_samples
-from ui.tables import kind_of
 
 OF_IMAGES = [name for name, recipe in RECIPES.items() if kind_of(recipe.dataset) == "images"]
 CAPTION = "Top of each column: a training image as stored. Below it: three ways that training might see it."
@@ -248,7 +248,9 @@ def test_the_preview_is_of_the_dataset_that_is_chosen(digits: Dataset, make_colo
 def test_large_images_are_sent_as_jpeg_and_small_ones_exactly(digits: Dataset, make_colours) -> None:
     make_colours("large", height=120, width=200)
     small = data_of(open_page("train"))
-    large = data_of(open_page("train", dataset="large"))
+    app = open_page("train", dataset="large")  # with a recipe that has none: the section is folded
+    app.session_state["folder-quick:augmentation"] = True
+    large = data_of(set_widgets(app, "shift=1", "folder-quick"))
     assert (small["small"], large["small"]) == (True, False)
     assert small["columns"][0]["images"][0].startswith("data:image/png;")
     assert large["columns"][0]["images"][0].startswith("data:image/jpeg;")
