@@ -205,7 +205,7 @@ def _ready(recipe: recipes.Recipe) -> tuple[recipes.Recipe, Dataset]:
     from engine import machine, tuning
     from engine.pretrained import fetch_weights
 
-    runs.require_dataset(recipe)
+    runs.require_sources(recipe)
     downloads = [catalogue.get(recipe.dataset)]
     if recipe.weights == "imagenet":
         downloads.append(fetch_weights(recipe.model))

@@ -21,10 +21,9 @@ from engine.models import head_path
 from engine.paths import weights_folder, writing_to
 from engine.preprocessing import Preprocessing, preprocessing_for
 from engine.recipes import Recipe
-from engine.runs import open_run
+from engine.runs import is_file, weights_of_run
 from engine.weight_files import fit_weights, read_weights
 
-FILE_ENDINGS = (".pth", ".pt", ".bin", ".ckpt", ".safetensors")
 # What torchvision's files hold beside the networks that are built here: classifiers at half of the depth, and of
 # squeezenet a head of another kind.
 UNUSED = {
@@ -33,11 +32,6 @@ UNUSED = {
     "squeezenet1_0": ("classifier.1.",),
     "squeezenet1_1": ("classifier.1.",),
 }
-
-
-def is_file(weights: str) -> bool:
-    """Tell whether a recipe's ``weights`` names a file; what else is neither none nor imagenet is a run."""
-    return weights.endswith(FILE_ENDINGS)
 
 
 def downloaded_file(model: str) -> Path:
@@ -104,25 +98,7 @@ def earlier_preprocessing(recipe: Recipe) -> Preprocessing | None:
     """Return what the run that a recipe starts from was trained with; None where it starts from no run."""
     if recipe.weights in ("none", "imagenet") or is_file(recipe.weights):
         return None
-    return load_preprocessing(_weights_of_run(recipe))
-
-
-def _weights_of_run(recipe: Recipe) -> Path:
-    try:
-        run = open_run(recipe.weights)
-    except LoupeError as error:
-        raise LoupeError(
-            f"weights is {recipe.weights!r}, but must be none, imagenet, the name of an earlier run, or a file that "
-            f"ends with {' or '.join(FILE_ENDINGS)}. {error}"
-        ) from error
-    if run.recipe.model != recipe.model:
-        raise LoupeError(
-            f"The run {run.id} trained {run.recipe.model}, and its weights do not fit {recipe.model}. Set model to "
-            f"{run.recipe.model}, or choose another run."
-        )
-    if not run.weights.exists():
-        raise LoupeError(f"The run {run.id} has no weights: it did not get as far as saving a model. Choose another.")
-    return run.weights
+    return load_preprocessing(weights_of_run(recipe))
 
 
 def preprocessing_of(recipe: Recipe, dataset: Dataset) -> Preprocessing:
@@ -184,7 +160,7 @@ def load_pretrained(model: nn.Module, recipe: Recipe) -> str | None:
         file = downloaded_file(recipe.model)
         source = file.name
     else:
-        file = _weights_of_run(recipe)
+        file = weights_of_run(recipe)
         source = f"the run {file.parent.name}"
     wanted, unused = model.state_dict(), UNUSED.get(recipe.model, ())
     fitting, note = fit_weights(read_weights(file), wanted, head_path(model), unused, source, recipe.model)

@@ -36,6 +36,7 @@ WORKER_ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),  # the most that glibc takes
     "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
 }
+WEIGHT_FILES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors")
 ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -216,8 +217,37 @@ def launch(run: Run) -> None:
         raise
 
 
-def require_dataset(recipe: Recipe) -> None:
-    """Raise LoupeError for a recipe whose dataset is not here and cannot be had."""
+def is_file(weights: str) -> bool:
+    """Tell whether a recipe's ``weights`` names a file; what else is neither none nor imagenet is a run."""
+    return weights.endswith(WEIGHT_FILES)
+
+
+def weights_of_run(recipe: Recipe) -> Path:
+    """Return the weights of the earlier run that a recipe starts from."""
+    try:
+        run = open_run(recipe.weights)
+    except LoupeError as error:
+        raise LoupeError(
+            f"weights is {recipe.weights!r}, but must be none, imagenet, the name of an earlier run, or a file whose "
+            f"name ends in {listed(WEIGHT_FILES)}. {error}"
+        ) from error
+    if run.recipe.model != recipe.model:
+        raise LoupeError(
+            f"The run {run.id} trained {run.recipe.model}, and its weights do not fit {recipe.model}. Set model to "
+            f"{run.recipe.model}, or choose another run."
+        )
+    if not run.weights.exists():
+        raise LoupeError(f"The run {run.id} has no weights: it did not get as far as saving a model. Choose another.")
+    return run.weights
+
+
+def require_sources(recipe: Recipe) -> None:
+    """Raise LoupeError for a recipe whose dataset or weights are not here and cannot be had."""
+    if is_file(recipe.weights):
+        if not Path(recipe.weights).expanduser().is_file():
+            raise LoupeError(f"weights is {recipe.weights!r}, but there is no such file. Give the whole path of one.")
+    elif recipe.weights not in ("none", "imagenet"):
+        weights_of_run(recipe)
     if not recipe.dataset:
         raise LoupeError(
             f"The recipe {recipe.name} is for images of your own. Import a folder on the Explore page, or with "
@@ -229,7 +259,7 @@ def require_dataset(recipe: Recipe) -> None:
 
 def start(recipe: Recipe) -> Run:
     """Create a run and start its process; an unknown dataset is refused."""
-    require_dataset(recipe)
+    require_sources(recipe)
     run = create_run(recipe)
     launch(run)
     return run

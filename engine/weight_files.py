@@ -214,6 +214,8 @@ def _named_as(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> dict
         prefixes.update(name[: dot.end()] for dot in re.finditer(r"^|\.", name) if name[dot.end() :] in wanted)
     # The one without which most names are the network's; of equals the first, so that none goes without need.
     prefix = max(prefixes, key=prefixes.__getitem__)
+    if prefixes[prefix] < len(wanted) / 2:  # the path of a part that is named alike by chance, not a wrapper's
+        return renamed
     kept = {name: value for name, value in renamed.items() if not name.startswith(prefix)}
     return kept | {name.removeprefix(prefix): value for name, value in renamed.items() if name.startswith(prefix)}
 

@@ -46,6 +46,9 @@ if TYPE_CHECKING:
 LOCK_SECONDS = 2
 PROGRESS_EVERY_SECONDS = 0.5
 CHECKPOINT_EVERY_SECONDS = 60
+# Nor is one written at the end of an epoch while the last has taken more than this share of the time since: a large
+# network whose head alone is trained has epochs that are shorter than its checkpoints.
+SAVING_SHARE = 0.1
 CHECKPOINT_FORMAT = 3
 # What may differ in the recipe of a run that goes on: all else would make it neither the old training nor a new one.
 MAY_CHANGE = MACHINE_FIELDS | {"name", "epochs"}
@@ -197,7 +200,7 @@ def _train(run: Run, recipe: Recipe, log: Log) -> None:
             note=note or "",
         )
     )
-    saved = time.monotonic()
+    saved, took = time.monotonic(), 0.0
     stopped = False
     told = Told(log)
     for record in fit(training, dataset):
@@ -208,9 +211,13 @@ def _train(run: Run, recipe: Recipe, log: Log) -> None:
         stopped = run.stop_file.exists() and not training.is_over
         if stopped and not training.step:
             raise _CancelledError
-        if stopped or isinstance(record, Epoch) or time.monotonic() - saved > CHECKPOINT_EVERY_SECONDS:
+        since = time.monotonic() - saved
+        epoch_ends = isinstance(record, Epoch) and (training.is_over or took <= SAVING_SHARE * since)
+        if stopped or epoch_ends or since > CHECKPOINT_EVERY_SECONDS:
+            began = time.monotonic()
             save_checkpoint(run, training, dataset)
             saved = time.monotonic()
+            took = saved - began
         if stopped:
             break
     _end(run, log, training, dataset, stopped)

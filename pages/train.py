@@ -8,7 +8,7 @@ from engine.words import counted
 from ui.advice import offer_advice, show_advice
 from ui.layers import show_layers
 from ui.live import going_on, show_run
-from ui.networks import about_model, compare_networks
+from ui.networks import about_features, about_model, compare_networks
 from ui.recipe_form import changes_in_words, choose_recipe, downloads_of
 from ui.state import enter, go, link
 from ui.wording import plain, show_problem
@@ -119,7 +119,7 @@ show_layers(recipe)
 figures = published_in_words(recipe)
 if figures:
     st.caption(f"Published, to compare with: {figures}.")
-for sentence in filter(None, (*downloads_of(recipe), changes_in_words(recipe))):
+for sentence in filter(None, (about_features(recipe), *downloads_of(recipe), changes_in_words(recipe))):
     st.caption(plain(sentence))
 with st.container(horizontal=True):
     started = st.button("Start training", type="primary", icon=":material/play_arrow:")

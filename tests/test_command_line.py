@@ -612,7 +612,6 @@ def tried(digits_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
             "rehearse badly": begin("rehearse", *recipe, "--set", "learning_rate=1e-8", "--json"),
             "find-rate": begin("find-rate", *recipe),
             "find-rate --json": begin("find-rate", *recipe, "--json"),
-            "find-rate adam": begin("find-rate", *recipe, "--set", "optimizer=adam", "--json"),
             "no weights": begin("rehearse", *recipe, "--set", "weights=nope"),
             "no file": begin("find-rate", *recipe, "--set", "weights=nope.pth", "--json"),
             "too small": begin("find-rate", *recipe, "--set", "model=lenet5"),
@@ -656,14 +655,13 @@ def test_rehearse_tells_what_is_bad(tried: dict[str, Answer]) -> None:
 
 
 def test_find_rate_answers_with_its_curve(tried: dict[str, Answer]) -> None:
-    for name in ("find-rate --json", "find-rate adam"):
-        answer = tried[name]
-        assert answer.code == 0
-        curve = answer.document
-        assert curve.keys() == {"rates", "losses", "smoothed", "suggestion", "reason"}
-        assert len(curve["rates"]) == len(curve["losses"]) == len(curve["smoothed"])
-        assert 1e-4 < curve["suggestion"] < 1
-        assert re.match(r"step [\d,]+, 100 rates at most\n", answer.stderr)
+    answer = tried["find-rate --json"]
+    assert answer.code == 0
+    curve = answer.document
+    assert curve.keys() == {"rates", "losses", "smoothed", "suggestion", "reason"}
+    assert len(curve["rates"]) == len(curve["losses"]) == len(curve["smoothed"])
+    assert 1e-3 < curve["suggestion"] < 1
+    assert re.match(r"step [\d,]+, 100 rates at most\n", answer.stderr)
 
 
 def test_find_rate_answers_in_words(tried: dict[str, Answer]) -> None:
@@ -675,7 +673,7 @@ def test_find_rate_answers_in_words(tried: dict[str, Answer]) -> None:
 def test_what_cannot_be_tried_is_refused_in_one_line(tried: dict[str, Answer]) -> None:
     for name, reason in (
         ("no weights", "weights is 'nope', but must be none, imagenet, the name of an earlier run, or a file"),
-        ("no file", "There is no file 'nope.pth'"),
+        ("no file", "There is no file nope.pth. Check its name and folder"),
         ("too small", "lenet5 needs images of at least 28 x 28 pixels"),
     ):
         answer = tried[name]

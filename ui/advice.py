@@ -11,7 +11,7 @@ from engine.doctor import Finding, diagnose
 from engine.errors import LoupeError
 from engine.log import History
 from engine.recipes import Recipe, change
-from engine.runs import Run, require_dataset
+from engine.runs import Run, require_sources
 from engine.steps import result_of
 from ui.charts import CONFIG, rate_curve
 from ui.commands import as_arguments, run_command
@@ -58,7 +58,7 @@ def show_advice(recipe: Recipe, asked: str | None) -> None:
 def _ask(recipe: Recipe, command: str) -> None:
     title = QUESTIONS[command][0]
     try:
-        require_dataset(recipe)
+        require_sources(recipe)
         place = st.empty()
         with place.status(f"{title}: starting", type="compact") as status:
             work = run_command(command, *as_arguments(recipe))

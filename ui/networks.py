@@ -7,6 +7,7 @@ from engine.catalogue import kind_of
 from engine.dataset import is_prepared, open_dataset
 from engine.paths import weights_folder
 from engine.recipes import MODELS, Recipe
+from engine.words import counted
 
 
 def about_model(recipe: Recipe) -> str:
@@ -21,6 +22,26 @@ def about_model(recipe: Recipe) -> str:
             "a larger size makes better features, and takes longer."
         )
     return said
+
+
+def about_features(recipe: Recipe) -> str:
+    """Say what becomes of a frozen backbone's features: whether they are computed once, or in each epoch."""
+    if recipe.freeze == "none":
+        return ""
+    if not recipe.augment:
+        return (
+            "Frozen and without augmentation, the backbone sees each image once. Its features are kept: other "
+            "trainings on them take seconds."
+        )
+    if recipe.views:
+        return (
+            f"The backbone sees {counted(recipe.views, 'changed version')} of each training image once, and the epochs "
+            "take them in turn. Their features are kept."
+        )
+    return (
+        "With augmentation and views 0 the frozen backbone sees newly changed images in each epoch, which takes long "
+        "each time. With views 5, say, it sees five changed versions of each image once, and their features are kept."
+    )
 
 
 def _side(recipe: Recipe) -> int | None:
