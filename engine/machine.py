@@ -101,7 +101,9 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, OSError):  # as of a memory map
         return error.errno == errno.ENOMEM
     return isinstance(error, RuntimeError) and any(
-        sign in str(error) for sign in ("can't allocate memory", "out of memory")
+        # The last is oneDNN's, of memory that it did not get.
+        sign in str(error)
+        for sign in ("can't allocate memory", "out of memory", "could not create a primitive")
     )
 
 

@@ -207,6 +207,11 @@ class Recipe:
             return self.epochs if self.freeze == "backbone" else 0
         return min(int(self.freeze), self.epochs)
 
+    @property
+    def keeps_features(self) -> bool:
+        """Whether the head is trained on what the frozen backbone has made of each image once."""
+        return self.frozen_epochs > 0 and (not self.augment or self.views > 0)
+
 
 def _check_transfer(recipe: Recipe) -> None:
     """Raise LoupeError for settings of transfer learning that do not go together."""

@@ -114,7 +114,7 @@ class Training:
     @property
     def trains_on_features(self) -> bool:
         """Whether the head alone is trained in that epoch, on what the backbone has made of each image once."""
-        return self.is_frozen and (not self.recipe.augment or self.recipe.views > 0)
+        return self.is_frozen and self.recipe.keeps_features
 
     @property
     def network(self) -> nn.Module:

@@ -6,6 +6,7 @@ images take.
 """
 
 import json
+import math
 import platform
 import time
 from collections.abc import Iterator
@@ -23,7 +24,8 @@ from engine.training import Training, train_step
 TRYING_SECONDS = 1.0  # for all ways together, beside two first steps of each
 TURN_SECONDS = 0.02  # of each way in its turn
 HOPELESS = 1.7  # what takes so many times the best is not tried again
-LONG_STEP_SECONDS = 0.4  # where a step takes this long, trying others is not worth the wait
+LONG_STEP_SECONDS = 0.4  # where a step takes this long, only another number format is worth the wait
+PIXELS_TRIED = 8 * 224 * 224  # of large images fewer than a batch do: what is quicker for these is so for more
 WORTH_THREADS = 1.1  # so much quicker must several threads be: they lose more when something else wants a core
 BUSY = 0.75  # with so many processes to a core, what is quickest may be another thing than on a quiet machine
 WORTH = 1.05  # so much quicker must anything else be
@@ -92,10 +94,12 @@ def _quickest(recipe: Recipe, dataset: Dataset, ways: list[_Way]) -> _Way:
     trials: dict[_Way, _Trial] = {}
     try:
         for way in ways:
+            differs_more = (way.threads, way.convolutions) != (ways[0].threads, ways[0].convolutions)
+            if differs_more and (recipe.keeps_features or trials[ways[0]].best > LONG_STEP_SECONDS):
+                continue
             trials[way] = trial = _Trial(_take(recipe, way), dataset)
             trial.run(0)  # the first step sets up more than any other
-            if trial.run(0) > LONG_STEP_SECONDS and way == ways[0]:
-                return way
+            trial.run(0)
         until = time.perf_counter() + TRYING_SECONDS
         while time.perf_counter() < until:
             hopeless = HOPELESS * min(trial.best for trial in trials.values())
@@ -105,7 +109,7 @@ def _quickest(recipe: Recipe, dataset: Dataset, ways: list[_Way]) -> _Way:
     finally:
         use(replace(recipe, threads=threads_before, convolutions="onednn" if onednn_before else "native"))
     best = min(trials, key=lambda way: trials[way].best * (WORTH_THREADS if way.threads > 1 else 1.0))
-    alike = [way for way in ways if way.threads == best.threads and trials[way].best <= WORTH * trials[best].best]
+    alike = [way for way in trials if way.threads == best.threads and trials[way].best <= WORTH * trials[best].best]
     return max(alike, key=lambda way: (way.precision == "float32", way.convolutions == "onednn"))
 
 
@@ -116,7 +120,8 @@ class _Trial:
         self.recipe = recipe
         self.training = Training(recipe, dataset, torch.device("cpu"))
         split = dataset.splits["train"]
-        chosen = self.training.train_indices[: recipe.batch_size]
+        pixels = math.prod(self.training.preprocessing.shape[:2])
+        chosen = self.training.train_indices[: min(recipe.batch_size, max(2, PIXELS_TRIED // pixels))]
         self.images = torch.from_numpy(split.images[chosen.numpy()])
         self.pixels = self.training.in_memory_order(self.training.preprocess(self.images))
         self.labels = torch.from_numpy(split.labels)[chosen]

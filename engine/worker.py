@@ -89,7 +89,9 @@ def execute(run: Run) -> None:
 
 def _out_of_memory(recipe: Recipe) -> str:
     batch = recipe.batch_size
-    if batch > 1:
+    if recipe.keeps_features:
+        way_out = "Choose a smaller network, or a smaller size"
+    elif batch > 1:
         way_out = f"Try batch_size {batch // 2} in place of {batch}"
     else:
         way_out = "Choose a smaller model, or smaller images"

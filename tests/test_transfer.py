@@ -5,6 +5,7 @@ import io
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -313,16 +314,30 @@ def test_training_on_features_equals_a_plain_loop_over_the_whole_network(
         torch.testing.assert_close(training.model.state_dict()[name], value, rtol=0, atol=1e-5)
 
 
-def test_views_that_are_taken_in_turn_are_those_of_the_features(dataset: Dataset, weights: dict[str, str]) -> None:
-    settings = {"model": "convnet", "weights": weights["convnet"], "freeze": "backbone", "augment": "flip shift=3"}
-    chosen = recipe(epochs=4, views=2, batch_size=60, optimizer="sgd", learning_rate=1e-8, **settings)
-    training = begun(chosen, dataset)
-    records = list(fit(training, dataset))
-    # The head all but stands still: alike views have alike losses.
-    losses = [record.train_loss for record in records if isinstance(record, Epoch)]
+def losses_while_nothing_is_learned(dataset: Dataset, **settings) -> tuple[list[float], int]:
+    """Train at next to no rate, in one step an epoch; returns the losses, and how many features were computed."""
+    chosen = recipe(model="convnet", epochs=4, batch_size=60, optimizer="sgd", learning_rate=1e-8, **settings)
+    records = list(fit(begun(chosen, dataset), dataset))
+    extracting = [record.total for record in records if isinstance(record, Extracting) and is_last(record)]
+    return [record.train_loss for record in records if isinstance(record, Epoch)], sum(extracting)
+
+
+def test_with_views_their_features_are_taken_in_turn(dataset: Dataset, weights: dict[str, str]) -> None:
+    settings = {"weights": weights["convnet"], "freeze": "backbone", "augment": "flip shift=3"}
+    losses, count = losses_while_nothing_is_learned(dataset, views=2, **settings)
     assert losses[2:] == pytest.approx(losses[:2], abs=1e-6)
     assert abs(losses[0] - losses[1]) > 1e-5
-    assert [record.total for record in records if isinstance(record, Extracting)] == [60, 60]
+    assert count == 120
+
+
+def test_without_views_a_frozen_backbone_sees_new_images_each_epoch(dataset: Dataset, weights: dict[str, str]) -> None:
+    settings = {"weights": weights["convnet"], "freeze": "backbone"}
+    losses, count = losses_while_nothing_is_learned(dataset, augment="flip shift=3", views=0, **settings)
+    assert min(abs(a - b) for a, b in combinations(losses, 2)) > 1e-5
+    assert count == 0
+    as_they_are, count = losses_while_nothing_is_learned(dataset, **settings)
+    assert as_they_are == pytest.approx([as_they_are[0]] * 4, abs=1e-6)
+    assert count == 60
 
 
 # Computed once
