@@ -28,12 +28,11 @@ from engine.pretrained import (
     downloaded_file,
     earlier_preprocessing,
     fetch_weights,
-    is_file,
     load_pretrained,
     preprocessing_of,
 )
 from engine.recipes import Recipe
-from engine.runs import Run, create_run
+from engine.runs import Run, create_run, is_file
 
 SMALLEST = "squeezenet1_1"  # of torchvision's files of weights, 5 MB
 
@@ -503,8 +502,8 @@ def test_a_name_of_nothing_is_answered_with_what_may_stand_there(colours: Datase
     with pytest.raises(LoupeError) as refused:
         preprocessing_of(Recipe(dataset="colours", weights=name), colours)
     assert str(refused.value).startswith(
-        f"weights is {name!r}, but must be none, imagenet, the name of an earlier run, or a file that ends with .pth "
-        f"or .pt or .bin or .ckpt or .safetensors. There is no run {name!r}"
+        f"weights is {name!r}, but must be none, imagenet, the name of an earlier run, or a file whose name ends "
+        f"in .pth, .pt, .bin, .ckpt and .safetensors. There is no run {name!r}"
     )
 
 
