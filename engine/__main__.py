@@ -15,7 +15,7 @@ from typing import Any
 
 from engine import catalogue, recipes, runs
 from engine.backbones import suited
-from engine.dataset import Dataset, open_dataset
+from engine.dataset import Dataset, is_prepared, open_dataset
 from engine.errors import LoupeError, reason_of
 from engine.importing import import_dataset
 from engine.ingest import DEFAULT_TEST_SHARE, Plan, Request, check_request, plan_import
@@ -168,6 +168,8 @@ def list_recipes(args: argparse.Namespace) -> tuple[object, str, int]:
 
 def list_models(args: argparse.Namespace) -> tuple[object, str, int]:
     """The networks; of torchvision's those first that suit a dataset, with their work and accuracy on ImageNet."""
+    if args.dataset and not is_prepared(args.dataset):
+        catalogue.find_source(args.dataset)
     shape = open_dataset(args.dataset).image_shape if args.dataset else (224, 224, 3)
     own = [{"name": name, "about": about} for name, about in recipes.MODELS.items()]
     theirs = [
@@ -232,20 +234,26 @@ def find_rate(args: argparse.Namespace) -> tuple[object, str, int]:
     """Find a learning rate: train at rising rates for a moment, and see where the loss falls."""
     import torch
 
+    from engine.machine import is_out_of_memory
     from engine.pretrained import load_pretrained
     from engine.rate_finder import RATES, find_learning_rate
     from engine.training import Training
-
-    recipe, dataset = _ready(_recipe(args))
-    training = Training(recipe, dataset, torch.device(recipe.device))
-    load_pretrained(training.model, recipe)
+    from engine.worker import too_little_memory
 
     def in_words(record: Step | Extracting) -> str:
         if isinstance(record, Extracting):
             return f"features of {record.done:,} of {record.total:,} images"
         return f"step {record.step:,}, {RATES} rates at most"
 
-    curve = result_of(find_learning_rate(training, dataset), _now_and_then(in_words))
+    recipe, dataset = _ready(_recipe(args))
+    try:
+        training = Training(recipe, dataset, torch.device(recipe.device))
+        load_pretrained(training.model, recipe)
+        curve = result_of(find_learning_rate(training, dataset), _now_and_then(in_words))
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise LoupeError(too_little_memory(recipe)) from error
     found = "none" if curve.suggestion is None else f"{curve.suggestion:g}"
     return curve.as_document(), f"learning_rate {found}. {curve.reason}", 0
 

@@ -19,7 +19,7 @@ class Backbone:
 
     parameters: with the head for those classes. gflops: work for one image, in 10^9 multiplications with an addition,
     at size. size: side of the square images, in pixels, that the weights are best at. smallest: the least side that
-    the network takes; fixed: it takes images of its size only. megabytes: of the file of weights (2^20 bytes).
+    torchvision names; fixed: it takes images of its size only. megabytes: of the file of weights (2^20 bytes).
     accuracy: published, on ImageNet's validation images. scaling: what its weights expect, as recipes call it. file:
     what the file of weights is called.
     """

@@ -92,7 +92,7 @@ def _download(name: str, source: Source) -> None:
         if isinstance(error, OSError) and not isinstance(error, URLError | TimeoutError | ConnectionError | SSLError):
             raise  # the disk's, not the network's
         raise LoupeError(
-            f"{source.title} is not on this machine and could not be downloaded ({_network_reason(error)}). "
+            f"{source.title} is not on this machine and could not be downloaded ({network_reason(error)}). "
             f"{way_out(name)}."
         ) from error
     else:
@@ -114,7 +114,7 @@ def _move_into_place(folder: Path, source: Source) -> None:
                 (folder / file).replace(target)
 
 
-def _network_reason(error: BaseException) -> str:
+def network_reason(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     reason = lines[-1] if lines else type(error).__name__
     return reason.removeprefix("<urlopen error ").removesuffix(">").rstrip(".")

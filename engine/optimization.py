@@ -21,7 +21,8 @@ def build_optimizer(model: nn.Module, head: nn.Module, recipe: Recipe) -> Optimi
     Its groups of weights have the ``share`` of the learning rate that they get.
     """
     groups: list[dict[str, Any]] = [{"params": list(model.parameters()), "share": 1.0}]
-    if recipe.backbone_rate != 1.0:
+    # A group's weights must begin at one time: fused SGD cannot have the momentum of some and not of others.
+    if recipe.backbone_rate != 1.0 or recipe.freeze != "none":
         of_head = set(head.parameters())
         backbone = [parameter for parameter in model.parameters() if parameter not in of_head]
         groups = [

@@ -3,9 +3,11 @@
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from http.client import HTTPException
 from pathlib import Path
+from ssl import SSLError
 from urllib.error import URLError
 
 from filelock import FileLock
@@ -14,8 +16,8 @@ from torch import nn
 from engine.backbones import BACKBONES
 from engine.catalogue import Progress
 from engine.dataset import Dataset
-from engine.errors import LoupeError, reason_of
-from engine.fetch import NETWORK_TIMEOUT_SECONDS
+from engine.errors import LoupeError
+from engine.fetch import NETWORK_TIMEOUT_SECONDS, network_reason
 from engine.model_file import load_preprocessing
 from engine.models import head_path
 from engine.paths import weights_folder, writing_to
@@ -56,15 +58,34 @@ def fetch_weights(model: str) -> Iterator[Progress]:
             if file.exists():
                 return
             arriving = file.with_name(f".{file.name}.part")
-            arriving.unlink(missing_ok=True)
-            download = _Download(_address(model), arriving)
-            while download.is_alive():
-                download.join(0.2)
-                done = sum(part.stat().st_size for part in weights_folder().glob(f"{arriving.name}*"))
-                yield Progress(min(done, total), total)
-            if download.error:
-                raise download.error
-            arriving.replace(file)
+            _clear(arriving)  # of a download that was killed
+            try:
+                download = _Download(_address(model), arriving)
+                while download.is_alive():
+                    download.join(0.2)
+                    yield Progress(min(_size_of(arriving), total), total)
+                if download.error:
+                    raise download.error
+                arriving.replace(file)
+            finally:
+                _clear(arriving)
+
+
+def _parts(arriving: Path) -> Iterator[Path]:
+    return arriving.parent.glob(f"{arriving.name}*")  # torch adds a name of its own
+
+
+def _size_of(arriving: Path) -> int:
+    total = 0
+    for part in _parts(arriving):
+        with suppress(FileNotFoundError):  # it has just got its name, or was given up
+            total += part.stat().st_size
+    return total
+
+
+def _clear(arriving: Path) -> None:
+    for part in _parts(arriving):
+        part.unlink(missing_ok=True)
 
 
 class _Download(threading.Thread):
@@ -83,9 +104,9 @@ class _Download(threading.Thread):
         socket.setdefaulttimeout(NETWORK_TIMEOUT_SECONDS)
         try:
             torch.hub.download_url_to_file(self.address, str(self.file), found and found.group(1), progress=False)
-        except (RuntimeError, HTTPException, URLError, TimeoutError, ConnectionError) as error:
+        except (RuntimeError, HTTPException, URLError, TimeoutError, ConnectionError, SSLError) as error:
             self.error = LoupeError(
-                f"The weights are not on this machine and could not be downloaded ({reason_of(error)}). Connect to the "
+                f"The weights are not on this machine and could not be downloaded ({network_reason(error)}). Connect to the "
                 f"internet and try again, or get {self.address} elsewhere and put it into {self.file.parent}."
             )
         except BaseException as error:
@@ -109,17 +130,23 @@ def preprocessing_of(recipe: Recipe, dataset: Dataset) -> Preprocessing:
     if scaling == "auto":
         scaling = backbone.scaling if backbone and recipe.weights != "none" else "unit"
     if dataset.kind == "table":
-        return preprocessing_for(dataset, scaling)
+        return _as_earlier(preprocessing_for(dataset, scaling), earlier, recipe)
     height, width, channels = dataset.image_shape
     if backbone:
         channels = 3
     elif earlier and earlier.is_of_images and channels == 1:
         channels = len(earlier.mean)
     size = _size(recipe, (height, width), earlier)
-    found = preprocessing_for(dataset, scaling, size, channels)
-    if earlier and recipe.scaling == "auto" and len(earlier.mean) == channels:
-        found = replace(found, mean=earlier.mean, deviation=earlier.deviation)
-    return found
+    return _as_earlier(preprocessing_for(dataset, scaling, size, channels), earlier, recipe)
+
+
+def _as_earlier(found: Preprocessing, earlier: Preprocessing | None, recipe: Recipe) -> Preprocessing:
+    """Take over the scaling of an earlier run where a recipe leaves it open and the run's was of as many numbers."""
+    if earlier is None or recipe.scaling != "auto" or earlier.is_of_images != found.is_of_images:
+        return found
+    if len(earlier.mean) != len(found.mean):
+        return found
+    return replace(found, mean=earlier.mean, deviation=earlier.deviation)
 
 
 def _size(recipe: Recipe, stored: tuple[int, int], earlier: Preprocessing | None) -> tuple[int, int]:

@@ -8,6 +8,7 @@ import math
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -82,7 +83,10 @@ def _borrowed(training: Training, each: int) -> Iterator[None]:
     recipe, schedule, val_indices = training.recipe, training.schedule, training.val_indices
     more = math.ceil(RATES * each / training.steps_per_epoch) + 1
     epochs = min(recipe.epochs + more, 10_000)
-    training.recipe = replace(recipe, epochs=epochs, log_every=1, evaluate_every=0, patience=0, keep="last")
+    # What is trained at first is trained at all rates.
+    freeze = "backbone" if training.is_frozen else "none"
+    changes: dict[str, Any] = {"log_every": 1, "evaluate_every": 0, "patience": 0, "keep": "last", "freeze": freeze}
+    training.recipe = replace(recipe, epochs=epochs, **changes)
     training.val_indices = val_indices[:0]
     try:
         yield

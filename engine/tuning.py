@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from engine.dataset import Dataset
-from engine.machine import cores, has_bfloat16, load_average, processor_name
+from engine.machine import cores, has_bfloat16, is_out_of_memory, load_average, processor_name
 from engine.paths import data_root, replacing
 from engine.recipes import Recipe
 from engine.training import Training, train_step
@@ -48,7 +48,12 @@ def resolve(recipe: Recipe, dataset: Dataset) -> Recipe:
     known = remembered.way()
     way = next((way for way in ways if way == known), None)
     if way is None:
-        way = _quickest(recipe, dataset, ways)
+        try:
+            way = _quickest(recipe, dataset, ways)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            return _take(recipe, ways[0])  # whoever trains with it says so
         remembered.write(way)
     return _take(recipe, way)
 

@@ -76,7 +76,7 @@ def execute(run: Run) -> None:
             log.append(Failed(str(error)))
         except Exception as error:
             if is_out_of_memory(error):
-                log.append(Failed(_out_of_memory(Run(run.path).recipe)))
+                log.append(Failed(too_little_memory(Run(run.path).recipe)))
                 return
             traceback.print_exc()
             log.append(
@@ -87,7 +87,7 @@ def execute(run: Run) -> None:
             )
 
 
-def _out_of_memory(recipe: Recipe) -> str:
+def too_little_memory(recipe: Recipe) -> str:
     batch = recipe.batch_size
     if recipe.keeps_features:
         way_out = "Choose a smaller network, or a smaller size"
