@@ -18,7 +18,7 @@ from engine.preprocessing import Preprocess, Preprocessing, build_preprocess
 from engine.recipes import Recipe
 from engine.records import Evaluating
 from engine.runs import Run
-from engine.training import hold_back, validation_split
+from engine.splits import hold_back, validation_split
 from engine.words import listed
 
 

@@ -106,8 +106,8 @@ class _Download(threading.Thread):
             torch.hub.download_url_to_file(self.address, str(self.file), found and found.group(1), progress=False)
         except (RuntimeError, HTTPException, URLError, TimeoutError, ConnectionError, SSLError) as error:
             self.error = LoupeError(
-                f"The weights are not on this machine and could not be downloaded ({network_reason(error)}). Connect to the "
-                f"internet and try again, or get {self.address} elsewhere and put it into {self.file.parent}."
+                f"The weights are not on this machine and could not be downloaded ({network_reason(error)}). Connect "
+                f"to the internet and try again, or get {self.address} elsewhere and put it into {self.file.parent}."
             )
         except BaseException as error:
             self.error = error

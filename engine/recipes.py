@@ -321,11 +321,12 @@ _FAST = Recipe(
     log_every=20,
 )
 
-# A first model of photographs of one's own.
+# A first model of photographs of one's own. Two cores train 32 images a second of this network, and put 98 through it; of
+# efficientnet_b0, a point less accurate on ImageNet, it is 19 and 108, of resnet50, two points better, 12 and 36.
 _FOLDER = Recipe(
     name="folder-quick",
     dataset="",
-    model="mobilenet_v3_large",
+    model="regnet_y_800mf",
     weights="imagenet",
     freeze="backbone",
     size=224,

@@ -21,7 +21,8 @@ from engine.models import count_parameters
 from engine.predictions import wilson_interval
 from engine.pretrained import load_pretrained
 from engine.recipes import Recipe
-from engine.training import Training, train_step, validation_split
+from engine.splits import validation_split
+from engine.training import Training, train_step
 from engine.words import counted, duration, in_bytes, listed
 
 FIRST_LOSS_FACTOR = 1.5  # a first loss within this factor of guessing's is as it should be

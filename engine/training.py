@@ -25,6 +25,7 @@ from engine.preprocessing import Preprocessing, build_preprocess
 from engine.pretrained import preprocessing_of
 from engine.recipes import Recipe
 from engine.records import Epoch, Evaluated, Extracting, Step
+from engine.splits import hold_back, require_all_classes, validation_split
 from engine.words import counted
 
 # Images that are gathered, changed and scaled in one go: of batches of 4, one at a time costs a tenth of their step.
@@ -76,7 +77,7 @@ class Training:
         self.stored: dict[str, tuple[Tensor, Tensor]] = {}  # images and labels by split, on the device
 
         self.train_indices, self.val_indices = hold_back(dataset, recipe)
-        _require_all_classes(dataset, recipe, self.train_indices, self.val_indices)
+        require_all_classes(dataset, recipe, self.train_indices, self.val_indices)
         self.class_weights = _class_weights(dataset, self.train_indices, recipe, device)
         if recipe.augment and dataset.kind == "table":
             raise LoupeError(
@@ -298,32 +299,6 @@ class Training:
         return self.schedule(self.step)
 
 
-def validation_split(dataset: Dataset) -> str:
-    """Return the split that validation images are stored in: a dataset's own, or else train, which holds some back."""
-    return "val" if "val" in dataset.splits else "train"
-
-
-def hold_back(dataset: Dataset, recipe: Recipe) -> tuple[Tensor, Tensor]:
-    """Return the indices of the images to train on, and of those to validate on in their ``validation_split``.
-
-    Held back from train, they are drawn as torch.utils.data.random_split draws, so that a tutorial's split is had with
-    its seed. Of a dataset that has validation images of its own nothing is held back.
-    """
-    count = len(dataset.splits["train"])
-    if "val" in dataset.splits:
-        return torch.arange(count), torch.arange(len(dataset.splits["val"]))
-    if not recipe.validation_share:
-        return torch.arange(count), torch.arange(0)
-    held_back = round(count * recipe.validation_share)
-    if not 0 < held_back < count:
-        raise LoupeError(
-            f"validation_share is {recipe.validation_share:g}, which holds back {held_back} of the {count} training "
-            "images: it must leave at least one to train on and one to validate on. Set it to 0.1, say, or to 0."
-        )
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(recipe.split_seed))
-    return order[:-held_back], order[-held_back:]
-
-
 def _class_weights(dataset: Dataset, indices: Tensor, recipe: Recipe, device: torch.device) -> Tensor | None:
     """Return a weight for each class, so that all count alike whatever their number of images; absent ones 0.
 
@@ -335,26 +310,6 @@ def _class_weights(dataset: Dataset, indices: Tensor, recipe: Recipe, device: to
     present = counts > 0
     weights = torch.where(present, len(indices) / (present.sum() * counts.clamp(min=1)), 0.0)
     return weights.float().to(device)
-
-
-def _require_all_classes(dataset: Dataset, recipe: Recipe, train: Tensor, val: Tensor) -> None:
-    """Raise LoupeError for a class that is asked for, in validation or test, but has no image to train on."""
-    labels = {name: torch.from_numpy(split.labels) for name, split in dataset.splits.items()}
-    asked = {"validation": labels[validation_split(dataset)][val], "test": labels.get("test", torch.arange(0))}
-    counts = torch.bincount(labels["train"][train], minlength=len(dataset.classes))
-    for split, truth in asked.items():
-        for number in (counts[truth] == 0).nonzero()[:1].flatten():
-            label = int(truth[number])
-            what = counted(int((truth == label).sum()), f"{split} image")
-            stored = bool((labels["train"] == label).any())
-            raise LoupeError(
-                f"The class {dataset.classes[label]!r} has {what} but none to train on, so it cannot be learned. "
-                + (
-                    "All its images were held back: lower validation_share, or set another split_seed."
-                    if stored
-                    else "Add training images of it, or import the dataset without it."
-                )
-            )
 
 
 def _require_batches_that_can_be_normed(training: Training) -> None:

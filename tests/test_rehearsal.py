@@ -22,8 +22,8 @@ from engine.paths import data_root, runs_root
 from engine.predictions import wilson_interval
 from engine.recipes import Recipe, change
 from engine.rehearsal import Check, rehearse
+from engine.splits import hold_back
 from engine.steps import result_of
-from engine.training import hold_back
 
 ALL = ["weights", "first loss", "memory", "one batch", "majority", "linear model", "time"]
 OF_THE_MACHINE = ("memory", "time")

@@ -20,7 +20,8 @@ from engine.inference import as_tensor
 from engine.models import build_model
 from engine.recipes import FIELDS, TYPES, Recipe, change, find_recipe
 from engine.records import Epoch, Evaluated, Step
-from engine.training import GATHERED_AT_ONCE, PENDING_MOST, Training, fit, hold_back, validation_split
+from engine.splits import validation_split
+from engine.training import GATHERED_AT_ONCE, PENDING_MOST, Training, fit
 
 CPU = torch.device("cpu")
 OF_THE_MACHINE = ("train_seconds", "images_per_second", "memory_mb")
@@ -236,30 +237,6 @@ def test_label_smoothing_is_torchs(colours: Dataset) -> None:
 
 
 # Which images
-
-
-@pytest.mark.parametrize(("count", "share", "seed"), [(1437, 0.1, 42), (60_000, 1 / 6, 0), (10, 0.25, 7)])
-def test_hold_back_draws_as_random_split(make_colours, count: int, share: float, seed: int) -> None:
-    dataset = make_colours(train=count, height=1, width=1)
-    train_indices, val_indices = hold_back(dataset, recipe(validation_share=share, split_seed=seed))
-    held = round(count * share)
-    expected = torch.utils.data.random_split(
-        range(count), [count - held, held], generator=torch.Generator().manual_seed(seed)
-    )
-    assert train_indices.tolist() == list(expected[0].indices)
-    assert val_indices.tolist() == list(expected[1].indices)
-
-
-def test_nothing_is_held_back_without_a_share(make_colours) -> None:
-    train_indices, val_indices = hold_back(make_colours(train=5), recipe())
-    assert train_indices.tolist() == [0, 1, 2, 3, 4]
-    assert val_indices.tolist() == []
-
-
-@pytest.mark.parametrize(("count", "share"), [(1437, 0.0001), (2, 0.9)])
-def test_a_share_that_leaves_nothing_is_refused(make_colours, count: int, share: float) -> None:
-    with pytest.raises(LoupeError, match=rf"validation_share is {share:g}, .* {count} training images"):
-        hold_back(make_colours(train=count, height=1, width=1), recipe(validation_share=share))
 
 
 def test_a_dataset_with_validation_images_of_its_own_is_validated_on_these(make_colours) -> None:
@@ -583,45 +560,6 @@ def test_a_class_without_training_images_has_no_weight_and_does_not_hurt() -> No
     training, yielded = train(recipe(class_weights="balanced", epochs=1), open_dataset("lacking"))
     assert training.class_weights.tolist() == [1.0, 1.0, 0.0]
     assert epochs_of(yielded)[0].train_loss > 0
-
-
-def lacking(train: list[int], **others: list[int]) -> Dataset:
-    """Make a dataset of the classes a, b and c with these labels in its splits."""
-
-    def drawn(labels: list[int]) -> Split:
-        return Split(np.random.randint(0, 256, (len(labels), 8, 8, 1)).astype(np.uint8), np.array(labels))
-
-    save_dataset("lacking", ("a", "b", "c"), {name: drawn(ls) for name, ls in ({"train": train} | others).items()}, "")
-    return open_dataset("lacking")
-
-
-@pytest.mark.parametrize(("split", "what"), [("test", "3 test images"), ("val", "3 validation images")])
-def test_a_class_that_is_asked_for_but_not_taught_is_refused(split: str, what: str) -> None:
-    with pytest.raises(LoupeError) as refused:
-        Training(recipe(), lacking([0, 1] * 10, **{split: [0, 2, 1, 2, 2]}), CPU)
-    assert str(refused.value) == (
-        f"The class 'c' has {what} but none to train on, so it cannot be learned. "
-        "Add training images of it, or import the dataset without it."
-    )
-
-
-def test_a_class_whose_images_are_all_held_back_is_refused() -> None:
-    dataset = lacking([2] + [0, 1] * 10, test=[0, 1, 2])
-    refused, taught = 0, 0
-    for seed in range(20):
-        chosen = recipe(validation_share=0.5, split_seed=seed)
-        if 0 in hold_back(dataset, chosen)[0]:
-            taught += 1
-            Training(chosen, dataset, CPU)
-            continue
-        refused += 1
-        with pytest.raises(LoupeError) as raised:
-            Training(chosen, dataset, CPU)
-        assert str(raised.value) == (
-            "The class 'c' has 1 validation image but none to train on, so it cannot be learned. "
-            "All its images were held back: lower validation_share, or set another split_seed."
-        )
-    assert refused and taught
 
 
 # Batches of one, of which batch norm has nothing to compare
