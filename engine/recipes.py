@@ -321,8 +321,8 @@ _FAST = Recipe(
     log_every=20,
 )
 
-# A first model of photographs of one's own. Two cores train 32 images a second of this network, and put 98 through it; of
-# efficientnet_b0, a point less accurate on ImageNet, it is 19 and 108, of resnet50, two points better, 12 and 36.
+# A first model of photographs of one's own. Two cores train this network on 32 images a second, and put 98 through it;
+# efficientnet_b0, a point less accurate on ImageNet, on 19 and 108, resnet50, two points better, on 12 and 36.
 _FOLDER = Recipe(
     name="folder-quick",
     dataset="",
