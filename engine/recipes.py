@@ -359,7 +359,6 @@ RECIPES = {
             augment="shift=1",
             validation_share=0.1,
             keep="best",
-            scaling="unit",
             log_every=5,
             threads=1,  # its steps are too small to share
         ),
