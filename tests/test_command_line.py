@@ -499,7 +499,7 @@ BAD_INPUT = [
     (("resume", "nope", "--epochs", "many"), "argument --epochs: invalid int value: 'many'"),
     (("predict", "nope", "picture.png"), "There is no run 'nope'"),
     (("predict", "nope"), "the following arguments are required: PATH"),
-    (("models", "--dataset", "nope"), "The dataset nope is not here"),
+    (("models", "--dataset", "nope"), "There is no dataset 'nope'"),
     (("models", "resnet18"), "unrecognized arguments: resnet18"),
     (("rehearse",), "the following arguments are required: RECIPE"),
     (("rehearse", "nope"), "There is no recipe 'nope'"),
