@@ -26,10 +26,10 @@ from engine.training import Training, train_step
 from engine.words import counted, duration, in_bytes, listed
 
 FIRST_LOSS_FACTOR = 1.5  # a first loss within this factor of guessing's is as it should be
-OVERFIT_IMAGES, OVERFIT_STEPS, OVERFIT_SECONDS = 32, 100, 15.0
-PROBE_IMAGES, PROBE_SECONDS = 1000, 15.0  # of training and of validation each
+OVERFIT_IMAGES, OVERFIT_STEPS, OVERFIT_SECONDS = 32, 100, 10.0
+PROBE_IMAGES, PROBE_SECONDS = 1000, 10.0  # of training and of validation each
 PROBE_SIDE = 16  # raw pixels are brought to at most so many a side: a linear model of more is slow and no better
-TIMED_STEPS, TIMED_SECONDS = 5, 10.0
+TIMED_STEPS, TIMED_SECONDS = 5, 6.0
 WORRYING_SHARE = 0.8  # of the memory that is free
 
 
