@@ -467,6 +467,8 @@ def _against_underfitting(course: Course) -> tuple[str, dict[str, Any]]:
         }
     if recipe.label_smoothing >= STRONG_SMOOTHING:
         return "Train towards the true class alone: label smoothing takes too much of it.", {"label_smoothing": 0.0}
+    if course.steps < LEAST_STEPS:
+        return _with_epochs(recipe)
     if recipe.freeze == "backbone":
         return "Let the backbone learn too, at a tenth of the rate of the head.", {
             "freeze": "none",
@@ -534,7 +536,9 @@ def _classes(recipe: Recipe, class_counts: Mapping[str, int] | None) -> Finding 
     named = [f"{name} {class_counts[name]:,}" for name in few[:MOST_NAMED]]
     if len(few) > MOST_NAMED:
         named.append(f"{len(few) - MOST_NAMED:,} more")
-    evidence = f"Training images by class: {listed(named)}; the mean of all {len(class_counts)} is {mean:,.0f}."
+    evidence = (
+        f"Images by class, validation included: {listed(named)}; the mean of all {len(class_counts)} is {mean:,.0f}."
+    )
     if not rare:
         return Finding(
             "few-images",

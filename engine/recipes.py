@@ -218,7 +218,7 @@ def _check_transfer(recipe: Recipe) -> None:
     if recipe.weights == "imagenet" and recipe.model not in BACKBONES:
         raise LoupeError(
             f"weights is 'imagenet', but there are no such weights for {recipe.model}, which is Loupe's own. Choose a "
-            "network of torchvision's, such as resnet18, or set weights to 'none'."
+            "network of torchvision's, such as resnet18, or set weights and freeze to 'none'."
         )
     if recipe.freeze not in ("none", "backbone") and not re.fullmatch("[1-9][0-9]{0,4}", recipe.freeze):
         raise LoupeError(

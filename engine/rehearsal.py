@@ -57,12 +57,13 @@ def rehearse(recipe: Recipe, dataset: Dataset) -> Generator[str, None, list[Chec
         checks.append(_start(recipe, load_pretrained(training.model, recipe)))
         yield "timing a step"
         pace = _time_steps(training, dataset)
-        checks += [_first_loss(pace.first_loss, len(dataset.classes)), _memory(training)]
+        checks.append(_first_loss(pace.first_loss, len(dataset.classes)))
         yield "learning one batch by heart"
         checks.append(_overfit(recipe, dataset))
         yield "training a linear model, to compare with"
         checks += _simple_models(training, dataset)
-        checks.append(_duration(training, dataset, pace))
+        # Memory last: by then it has made every kind of step, those with the backbone too.
+        checks += [_duration(training, dataset, pace), _memory(training)]
     except Exception as error:
         if not is_out_of_memory(error):
             raise
@@ -286,7 +287,7 @@ def _duration(training: Training, dataset: Dataset, pace: Pace) -> Check:
         versions = min(recipe.views, of_frozen) if recipe.augment else 1
         extracting = pace.image * len(training.train_indices) * versions
         total += extracting
-        parts.append(f"{duration(extracting)} for features, which later runs find ready")
+        parts.append(f"{_about(extracting)} for features, which later runs find ready")
     if of_frozen < recipe.epochs:
         whole = pace.step
         if of_frozen:
@@ -299,7 +300,12 @@ def _duration(training: Training, dataset: Dataset, pace: Pace) -> Check:
     total += evaluated * pace.image
     if evaluated * pace.image >= 1:
         parts.append(f"{duration(evaluated * pace.image)} for evaluation")
-    return Check("time", "good", f"It takes about {duration(total)} on this machine as it is now: {listed(parts)}.")
+    how_long = f"It takes {_about(total)} on this machine as it is now"
+    return Check("time", "good", f"{how_long}: {listed(parts)}.")
+
+
+def _about(seconds: float) -> str:
+    return f"about {duration(seconds)}" if seconds >= 1 else "less than a second"
 
 
 def _in_short(seconds: float) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from engine.catalogue import find_source
-from engine.dataset import is_prepared
+from engine.dataset import is_prepared, open_dataset
 from engine.errors import LoupeError, reason_of
 from engine.log import History
 from engine.paths import PROJECT_ROOT, child_environment, is_locked, replacing, runs_root, writing_to
@@ -228,8 +228,8 @@ def weights_of_run(recipe: Recipe) -> Path:
         run = open_run(recipe.weights)
     except LoupeError as error:
         raise LoupeError(
-            f"weights is {recipe.weights!r}, but must be none, imagenet, the name of an earlier run, or a file whose "
-            f"name ends in {listed(WEIGHT_FILES)}. {error}"
+            f"weights is {recipe.weights!r}, but must be none, imagenet, the name of an earlier run, or a file "
+            f"({', '.join(WEIGHT_FILES)}). {error}"
         ) from error
     if run.recipe.model != recipe.model:
         raise LoupeError(
@@ -292,8 +292,19 @@ def resume(run: Run, epochs: int | None = None) -> None:
     elif status == "finished" and not run.checkpoint.exists():
         raise LoupeError(f"The run {run.id} has no checkpoint to go on from. Start it again from its recipe.")
     else:
+        require_same_dataset(run, history)  # or a run that has a model would end as one that failed
         run.write_recipe(change(recipe, {"epochs": epochs}))
     launch(run)
+
+
+def require_same_dataset(run: Run, history: History) -> None:
+    """Raise LoupeError for a run whose dataset is gone, or another by now."""
+    dataset = open_dataset(run.recipe.dataset)
+    if history.started and history.started.fingerprint != dataset.fingerprint:
+        raise LoupeError(
+            f"The dataset {dataset.name} has changed since the run {run.id} began, so it cannot go on. Bring the old "
+            "dataset back, or start the recipe again."
+        )
 
 
 def list_runs() -> list[Run]:

@@ -568,18 +568,18 @@ def test_classes_with_few_images_are_named_the_fewest_first() -> None:
     counts = {"ant": 19, "bee": 20, "cat": 3, "dog": 0}
     (finding,) = diagnose(CONSTANT, History(Path("nowhere")), counts)
     assert finding.name == "imbalance"
-    assert finding.evidence == "Training images by class: dog 0, cat 3 and ant 19; the mean of all 4 is 10."
+    assert finding.evidence == "Images by class, validation included: dog 0, cat 3 and ant 19; the mean of all 4 is 10."
     (finding,) = diagnose(CONSTANT, History(Path("nowhere")), {"ant": 19, "bee": 20, "cat": 10})
     assert (finding.name, finding.change) == ("few-images", {})
-    assert finding.evidence == "Training images by class: cat 10 and ant 19; the mean of all 3 is 16."
+    assert finding.evidence == "Images by class, validation included: cat 10 and ant 19; the mean of all 3 is 16."
 
 
 def test_of_many_classes_five_are_named() -> None:
     counts = {f"class {number}": number for number in range(1, 16)}
     (finding,) = diagnose(CONSTANT, History(Path("nowhere")), counts)
     assert finding.evidence == (
-        "Training images by class: class 1 1, class 2 2, class 3 3, class 4 4, class 5 5 and 10 more; the mean of all "
-        "15 is 8."
+        "Images by class, validation included: class 1 1, class 2 2, class 3 3, class 4 4, class 5 5 and 10 "
+        "more; the mean of all 15 is 8."
     )
 
 

@@ -12,10 +12,9 @@ from engine.errors import LoupeError
 from engine.log import History
 from engine.recipes import Recipe, change
 from engine.runs import Run, require_sources
-from engine.steps import result_of
 from ui.charts import CONFIG, rate_curve
-from ui.commands import as_arguments, run_command
-from ui.recipe_form import fill_form
+from ui.commands import Command, as_arguments
+from ui.recipe_form import fill_form, in_short
 from ui.wording import plain, show_problem
 
 # What can be asked before a training, by the command that answers.
@@ -41,11 +40,24 @@ def offer_advice() -> str | None:
 
 def show_advice(recipe: Recipe, asked: str | None) -> None:
     """Answer what is asked about a recipe, and go on showing the answer as long as the recipe stays as it is."""
+    state = st.session_state
     if asked:
-        st.session_state.pop("advice", None)
-        _ask(recipe, asked)
-    told = st.session_state.get("advice")
-    if not told or told["recipe"] != recipe:
+        state.pop("advice", None)
+        _end_work()
+        try:
+            require_sources(recipe)
+            state.work = {"command": asked, "recipe": recipe, "work": Command(asked, *as_arguments(recipe))}
+        except LoupeError as error:
+            state.advice = {"command": asked, "recipe": recipe, "error": str(error)}
+    if "work" in state and state.work["recipe"] != recipe:
+        _end_work()
+    if "work" in state:
+        _wait()
+    told = state.get("advice")
+    if not told or not _is_about(told, recipe):
+        return
+    if "error" in told:
+        show_problem(told["error"])
         return
     with st.container(border=True):
         st.markdown(f"**{QUESTIONS[told['command']][0]}**")
@@ -55,18 +67,41 @@ def show_advice(recipe: Recipe, asked: str | None) -> None:
             _show_rates(recipe, told["answer"])
 
 
-def _ask(recipe: Recipe, command: str) -> None:
-    title = QUESTIONS[command][0]
-    try:
-        require_sources(recipe)
-        place = st.empty()
-        with place.status(f"{title}: starting", type="compact") as status:
-            work = run_command(command, *as_arguments(recipe))
-            answer = result_of(work, lambda said: status.update(label=f"{title}: {plain(said)}"))
-        place.empty()
-        st.session_state.advice = {"command": command, "recipe": recipe, "answer": answer}
-    except LoupeError as error:
-        show_problem(error)
+def _is_about(told: dict[str, Any], recipe: Recipe) -> bool:
+    """Tell whether an answer is about a recipe: that of the rate finder is, whatever the rate."""
+    if told["command"] == "find-rate":
+        recipe = replace(recipe, learning_rate=told["recipe"].learning_rate)
+    return told["recipe"] == recipe
+
+
+@st.fragment(run_every=0.5)  # not waited for here: the page and its run would stand still
+def _wait() -> None:
+    waiting = st.session_state.get("work")
+    if not waiting:
+        return
+    work: Command = waiting["work"]
+    if work.has_ended():
+        advice = {name: waiting[name] for name in ("command", "recipe")}
+        try:
+            advice["answer"] = work.result()
+        except LoupeError as error:
+            advice["error"] = str(error)
+        st.session_state.advice = advice
+        _end_work()
+        st.rerun()
+    with st.container(horizontal=True, vertical_alignment="center"):
+        title = QUESTIONS[waiting["command"]][0]
+        st.markdown(f":material/hourglass_top: {title}: {plain(work.last_words() or 'starting')}", width="content")
+        st.button("Cancel", on_click=_end_work, key="cancel-work")
+    if "work" not in st.session_state:  # cancelled
+        st.rerun()
+
+
+def _end_work() -> None:
+    """End what is under way, if anything is; also of those who have left for another page."""
+    waiting = st.session_state.pop("work", None)
+    if waiting:
+        waiting["work"].end()
 
 
 def _show_checks(checks: list[dict[str, str]]) -> None:
@@ -76,14 +111,17 @@ def _show_checks(checks: list[dict[str, str]]) -> None:
 
 def _show_rates(recipe: Recipe, curve: dict[str, Any]) -> None:
     st.plotly_chart(rate_curve(curve, recipe.learning_rate), config=CONFIG, key="rate-curve")
+    found = curve["suggestion"]
+    if found == recipe.learning_rate:
+        st.markdown(f"{plain(curve['reason'])} The learning rate is {found:g} already.")
+        return
     st.markdown(plain(curve["reason"]))
-    if (found := curve["suggestion"]) and found != recipe.learning_rate:
-        taken = replace(recipe, learning_rate=found)
+    if found:
         st.button(
             f"Take {found:g}",
             icon=":material/check:",
             on_click=fill_form,
-            args=(taken,),
+            args=(replace(recipe, learning_rate=found),),
             help=f"Sets the learning rate above to it, in place of {recipe.learning_rate:g}.",
             key="take-rate",
         )
@@ -107,7 +145,7 @@ def _show_finding(recipe: Recipe, finding: Finding, number: int) -> None:
         if not finding.change:
             st.caption(plain(finding.advice))
             return
-        changed = ", ".join(f"{name} {value}" for name, value in finding.change.items())
+        changed = ", ".join(f"{name} {in_short(value)}" for name, value in finding.change.items())
         with st.container(horizontal=True, vertical_alignment="center"):
             wanted = st.button(
                 f"Next run with {plain(changed)}",

@@ -212,8 +212,8 @@ def about_backbone(run: Run, history: History) -> list[str]:
         count = sum(each.total for each in history.extractions)
         seconds = sum(each.seconds for each in history.extractions)
         said.append(
-            f"The features of {counted(count, 'image')} took {seconds_in_words(seconds)}, which is not in the training "
-            "time; later runs with this backbone find them ready."
+            f"The backbone made {count:,} sets of features, one for each image or version of it, in "
+            f"{seconds_in_words(seconds)}, which is not in the training time; later runs find them ready."
         )
     return said
 

@@ -28,6 +28,10 @@ def about_features(recipe: Recipe) -> str:
     """Say what becomes of a frozen backbone's features: whether they are computed once, or in each epoch."""
     if recipe.freeze == "none":
         return ""
+    if recipe.freeze != "backbone":
+        first = counted(recipe.frozen_epochs, "epoch")
+        once = "each image goes through it once" if recipe.keeps_features else "changed images go through it each time"
+        return f"The backbone is frozen for {first}, in which {once}. After that it is trained too, which takes longer."
     if not recipe.augment:
         return (
             "Frozen and without augmentation, the backbone sees each image once. Its features are kept: other "

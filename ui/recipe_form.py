@@ -143,7 +143,7 @@ def field_widget(base: Recipe, field: str, chosen: dict[str, Any], dataset: str 
         unit = unit.replace("images", "rows")
     if unit and not label.endswith(unit):
         label += f" ({unit})"
-    help = f"{about['help']} The recipe's value: {'none' if own == '' else own}."
+    help = f"{about['help']} The recipe's value: {in_short(own)}."
     key = _key(base, field, dataset)
     settings: dict[str, Any] = {"key": key, "help": help, "persist_state": "session"}
     if choices := choices_of(base, field, chosen):
@@ -182,11 +182,16 @@ def _first(choices: list[str], own: str, wanted: str | None) -> str | None:
     return None
 
 
+def in_short(value: Any) -> str:
+    """Write a field's value as a person would."""
+    return f"{value:g}" if isinstance(value, float) else str(value) if value != "" else "none"
+
+
 def changes_in_words(recipe: Recipe) -> str:
     """Say in what a recipe differs from the one that it is called after."""
     base = RECIPES[recipe.name]
     changed = [
-        f"{name} {getattr(recipe, name) or 'none'} (the recipe: {getattr(base, name) or 'none'})"
+        f"{name} {in_short(getattr(recipe, name))} (the recipe: {in_short(getattr(base, name))})"
         for name in FIELDS
         if getattr(recipe, name) != getattr(base, name) and (base.dataset or name != "dataset")
     ]

@@ -18,3 +18,5 @@ def plain(text: object) -> str:
 def show_problem(problem: object) -> None:
     """Show what went wrong, in words that may quote anything."""
     st.error(plain(problem), icon=":material/error:")
+    for address in re.findall(r"https?://[^\s,]+", str(problem)):
+        st.code(address.rstrip("."), language=None)  # to be copied: above it is no link, and has what prevents one

@@ -49,11 +49,11 @@ def test_a_check_answers_in_words_and_goes_when_the_settings_change(server: Serv
     page.get_by_role("button", name="One-minute check").click()
     expect(page.get_by_text(re.compile(r"The first loss is 2\.\d+; guessing among 10 classes"))).to_be_visible()
     expect(page.get_by_text(re.compile(r"has 32 of 32 images right after \d+ steps: it can learn\."))).to_be_visible()
-    expect(page.get_by_text(re.compile("It takes about .* on this machine"))).to_be_visible()
+    expect(page.get_by_text(re.compile("It takes .* on this machine"))).to_be_visible()
     page.get_by_role("spinbutton", name="Epochs").fill("3")
     page.keyboard.press("Enter")
     expect(page.get_by_text("Changed: epochs 3 (the recipe: 12).")).to_be_visible()
-    expect(page.get_by_text(re.compile("It takes about"))).to_have_count(0)
+    expect(page.get_by_text(re.compile("It takes .* on this machine"))).to_have_count(0)
 
 
 def test_a_learning_rate_is_found_and_taken(server: Server, page: Page) -> None:
