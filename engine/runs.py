@@ -292,8 +292,9 @@ def resume(run: Run, epochs: int | None = None) -> None:
     elif status == "finished" and not run.checkpoint.exists():
         raise LoupeError(f"The run {run.id} has no checkpoint to go on from. Start it again from its recipe.")
     else:
+        longer = change(recipe, {"epochs": epochs})
         require_same_dataset(run, history)  # or a run that has a model would end as one that failed
-        run.write_recipe(change(recipe, {"epochs": epochs}))
+        run.write_recipe(longer)
     launch(run)
 
 

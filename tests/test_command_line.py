@@ -625,7 +625,7 @@ def test_rehearse_answers_with_its_checks(tried: dict[str, Answer]) -> None:
     answer = tried["rehearse --json"]
     assert answer.code == 0
     names = [check["name"] for check in answer.document]
-    assert names == ["weights", "first loss", "memory", "one batch", "majority", "linear model", "time"]
+    assert names == ["weights", "first loss", "one batch", "majority", "linear model", "time", "memory"]
     assert {check["verdict"] for check in answer.document} == {"good"}
     assert answer.stderr.splitlines() == [
         "building the network",

@@ -502,8 +502,8 @@ def test_a_name_of_nothing_is_answered_with_what_may_stand_there(colours: Datase
     with pytest.raises(LoupeError) as refused:
         preprocessing_of(Recipe(dataset="colours", weights=name), colours)
     assert str(refused.value).startswith(
-        f"weights is {name!r}, but must be none, imagenet, the name of an earlier run, or a file whose name ends "
-        f"in .pth, .pt, .bin, .ckpt and .safetensors. There is no run {name!r}"
+        f"weights is {name!r}, but must be none, imagenet, the name of an earlier run, or a file (.pth, "
+        f".pt, .bin, .ckpt, .safetensors). There is no run {name!r}"
     )
 
 
