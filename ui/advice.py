@@ -11,6 +11,7 @@ from engine.doctor import Finding, diagnose
 from engine.errors import LoupeError
 from engine.log import History
 from engine.recipes import Recipe, change
+from engine.records import FINAL
 from engine.runs import Run, require_sources
 from ui.charts import CONFIG, rate_curve
 from ui.commands import Command, as_arguments
@@ -26,6 +27,7 @@ QUESTIONS = {
     ),
     "find-rate": ("Find a learning rate", ":material/speed:", "Trains for a moment at rising rates; keeps nothing."),
 }
+STEPS_BETWEEN = 50  # that were logged, or an epoch, between two looks of the doctor at a run
 VERDICTS = {"good": ":material/check:", "look": ":material/visibility:", "bad": ":material/error:"}
 
 
@@ -129,7 +131,13 @@ def _show_rates(recipe: Recipe, curve: dict[str, Any]) -> None:
 
 def show_doctor(run: Run, history: History) -> None:
     """Show what is the matter with a run by its own figures, and offer the next one with the change made."""
-    findings = diagnose(run.recipe, history, _training_counts(history, run.recipe))
+    # Not at every look at a run that goes on: with 12,600 steps it takes 25 ms.
+    end = history.last if isinstance(history.last, FINAL) else None
+    seen = run.id, len(history.epochs), len(history.steps) // STEPS_BETWEEN, end
+    if st.session_state.get("diagnosed", (None, []))[0] != seen:
+        counts = _training_counts(history, run.recipe)
+        st.session_state.diagnosed = seen, diagnose(run.recipe, history, counts)
+    findings = st.session_state.diagnosed[1]
     if not findings:
         if history.ended:
             st.caption("The run doctor has found nothing: the curves show no overfitting, and the rate seems right.")
