@@ -17,6 +17,7 @@ from engine import catalogue, recipes, runs
 from engine.backbones import suited
 from engine.dataset import Dataset, is_prepared, open_dataset
 from engine.errors import LoupeError, reason_of
+from engine.evaluation import evaluation
 from engine.importing import import_dataset
 from engine.ingest import DEFAULT_TEST_SHARE, Plan, Request, check_request, plan_import
 from engine.inspection import DEFAULT_THRESHOLD, MAX_DISTANCE, as_document, inspect, load_inspection
@@ -24,7 +25,7 @@ from engine.log import History
 from engine.origins import BAD_FILES, original_sizes, read_bad_files
 from engine.paths import weights_folder
 from engine.pictures import FITS
-from engine.predictions import Predictions, evaluation, load_predictions, top
+from engine.predictions import Predictions, load_predictions, top
 from engine.recipes import published, published_in_words
 from engine.records import Epoch, Evaluating, Extracting, Preparing, Record, Started, Step
 from engine.runs import ACTIVE, Run

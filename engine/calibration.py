@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from engine.errors import LoupeError
-from engine.predictions import Predictions, wilson_interval
+from engine.metrics import wilson_interval
+from engine.predictions import Predictions
 
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.05, 20.0
 # In nats for each unit of 1 / temperature: where the loss is flatter, float32 cannot tell which way is down.
@@ -139,27 +140,6 @@ def coverage(predictions: Predictions, most: int = 300) -> list[Answered]:
         Answered(float(thresholds[-1 - step]), len(predictions), int(answered[step]), int(right[step]))
         for step in steps
     ]
-
-
-def top_k_accuracy(predictions: Predictions, k: int) -> float:
-    """Return the share of images whose true class is among the k most probable; of equals the first counts first."""
-    probabilities, labels = predictions.probabilities, predictions.labels[:, None]
-    of_truth = np.take_along_axis(probabilities, labels, axis=1)
-    first = np.arange(probabilities.shape[1]) < labels
-    ahead = (probabilities > of_truth) | (probabilities == of_truth) & first
-    return float((ahead.sum(axis=1) < k).mean())
-
-
-def balanced_accuracy(predictions: Predictions) -> float:
-    """Return the mean recall of the classes that have images."""
-    counts = np.bincount(predictions.labels)
-    right = np.bincount(predictions.labels[predictions.right], minlength=len(counts))
-    return float((right[counts > 0] / counts[counts > 0]).mean())
-
-
-def majority_baseline(predictions: Predictions) -> float:
-    """Return the accuracy of always answering the commonest class."""
-    return float(np.bincount(predictions.labels).max() / len(predictions))
 
 
 def _confidence(predictions: Predictions) -> np.ndarray:

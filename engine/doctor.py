@@ -10,7 +10,7 @@ from typing import Any
 from engine.augmentations import parse_augmentation
 from engine.catalogue import kind_of
 from engine.log import History
-from engine.predictions import wilson_interval
+from engine.metrics import wilson_interval
 from engine.recipes import FIELDS, Recipe
 from engine.records import Epoch, Failed, Started, Step, Stopped
 from engine.words import counted, listed

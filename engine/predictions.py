@@ -1,7 +1,7 @@
 """What a run answered for each image of a split: gathered once, then viewed by pure functions."""
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -30,18 +30,32 @@ class Predictions:
     def __len__(self) -> int:
         return len(self.labels)
 
-    @property
+    @cached_property
     def predicted(self) -> np.ndarray:
         return self.probabilities.argmax(axis=1)
 
-    @property
+    @cached_property
     def confidence(self) -> np.ndarray:
         """The probability of the predicted class of each image."""
         return self.probabilities.max(axis=1)
 
-    @property
+    @cached_property
     def right(self) -> np.ndarray:
         return self.predicted == self.labels
+
+    @cached_property
+    def losses(self) -> np.ndarray:
+        """The cross-entropy of each image in nats, float64; that of a probability of 0 is large, not endless."""
+        of_truth = self.probabilities[np.arange(len(self)), self.labels].astype(np.float64)
+        return -np.log(np.maximum(of_truth, np.finfo(np.float32).tiny))
+
+    @cached_property
+    def margins(self) -> np.ndarray:
+        """By how much the predicted class of each image is more probable than the next; 1 where there is no other."""
+        if len(self.classes) < 2:
+            return np.ones(len(self), np.float32)
+        second, first = np.partition(self.probabilities, -2, axis=1)[:, -2:].T
+        return first - second
 
     @property
     def accuracy(self) -> float:
@@ -50,8 +64,13 @@ class Predictions:
     @property
     def loss(self) -> float:
         """Mean cross-entropy in nats."""
-        of_truth = self.probabilities[np.arange(len(self)), self.labels].astype(np.float64)
-        return float(-np.log(np.maximum(of_truth, np.finfo(np.float32).tiny)).mean())
+        return float(self.losses.mean())
+
+    def only(self, rows: np.ndarray) -> "Predictions":
+        """Return the predictions of some images: their rows, or a mask."""
+        return replace(
+            self, probabilities=self.probabilities[rows], labels=self.labels[rows], indices=self.indices[rows]
+        )
 
 
 def save_predictions(predictions: Predictions, path: Path) -> None:
@@ -105,86 +124,7 @@ def load_predictions(path: Path) -> Predictions:
         ) from error
 
 
-def wilson_interval(successes: int, count: int) -> tuple[float, float]:
-    """Return the 95 % interval of a share (Wilson 1927, Probable Inference, the Law of Succession, ...)."""
-    if not count:
-        return 0.0, 1.0
-    z = 1.959963984540054
-    share = successes / count
-    centre = share + z * z / (2 * count)
-    spread = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    scale = 1 + z * z / count
-    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
-
-
-def confusion_matrix(predictions: Predictions) -> np.ndarray:
-    """Count images by true class (rows) and predicted class (columns): int64 (classes, classes)."""
-    from sklearn import metrics
-
-    labels = range(len(predictions.classes))
-    return metrics.confusion_matrix(predictions.labels, predictions.predicted, labels=labels)
-
-
-def per_class(predictions: Predictions) -> list[dict]:
-    """Score each class: precision, recall, f1, support. Undefined scores are 0."""
-    from sklearn import metrics
-
-    scores = metrics.precision_recall_fscore_support(
-        predictions.labels, predictions.predicted, labels=range(len(predictions.classes)), zero_division=0
-    )
-    return [
-        {
-            "class": name,
-            "precision": float(precision),
-            "recall": float(recall),
-            "f1": float(f1),
-            "support": int(support),
-        }
-        for name, precision, recall, f1, support in zip(predictions.classes, *scores, strict=True)
-    ]
-
-
-def most_confused(predictions: Predictions, most: int = 10) -> list[tuple[str, str, int, int]]:
-    """List (true class, predicted class, images, images of the true class) of the commonest mistakes, worst first."""
-    matrix = confusion_matrix(predictions)
-    totals = matrix.sum(axis=1)
-    mistakes = matrix - np.diag(np.diag(matrix))
-    order = np.argsort(-mistakes, axis=None, kind="stable")[:most]
-    pairs = zip(*np.unravel_index(order, mistakes.shape), strict=True)
-    classes = predictions.classes
-    return [(classes[i], classes[j], int(mistakes[i, j]), int(totals[i])) for i, j in pairs if mistakes[i, j]]
-
-
-def select(
-    predictions: Predictions, *, true: str | None = None, predicted: str | None = None, right: bool | None = None
-) -> np.ndarray:
-    """Return indices of the images that fit: mistakes first, and the most confident first among each."""
-    chosen = np.ones(len(predictions), dtype=bool)
-    if true is not None:
-        chosen &= predictions.labels == predictions.classes.index(true)
-    if predicted is not None:
-        chosen &= predictions.predicted == predictions.classes.index(predicted)
-    if right is not None:
-        chosen &= predictions.right == right
-    indices = np.flatnonzero(chosen)
-    return indices[np.lexsort((-predictions.confidence[indices], predictions.right[indices]))]
-
-
 def top(probabilities: np.ndarray, classes: tuple[str, ...], most: int = 5) -> list[dict]:
     """List the most probable classes of one image: label and confidence, best first."""
     best = np.argsort(-probabilities, kind="stable")[:most]
     return [{"label": classes[index], "confidence": float(probabilities[index])} for index in best]
-
-
-def evaluation(run: str, predictions: Predictions) -> dict:
-    """Sum predictions up as plain data: accuracy with its interval, confusion matrix, scores of each class."""
-    return {
-        "run": run,
-        "split": predictions.split,
-        "count": len(predictions),
-        "accuracy": predictions.accuracy,
-        "accuracy_interval": list(wilson_interval(int(predictions.right.sum()), len(predictions))),
-        "classes": list(predictions.classes),
-        "confusion": confusion_matrix(predictions).tolist(),
-        "per_class": per_class(predictions),
-    }

@@ -17,8 +17,8 @@ from torch.nn import functional
 from engine.dataset import Dataset
 from engine.inference import as_tensor
 from engine.machine import available_memory, is_out_of_memory, peak_memory
+from engine.metrics import wilson_interval
 from engine.models import count_parameters
-from engine.predictions import wilson_interval
 from engine.pretrained import load_pretrained
 from engine.recipes import Recipe
 from engine.splits import validation_split

@@ -4,7 +4,9 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from engine.predictions import Predictions, confusion_matrix, evaluation, most_confused
+from engine.evaluation import evaluation
+from engine.metrics import confusion_matrix, most_confused
+from engine.predictions import Predictions
 from engine.recipes import published
 from engine.runs import Run
 from engine.words import counted

@@ -6,8 +6,9 @@ import streamlit as st
 
 from engine.dataset import Dataset, open_dataset
 from engine.errors import LoupeError
-from engine.predictions import Predictions, select, top
+from engine.predictions import Predictions, top
 from engine.runs import Run
+from engine.selection import in_order, select
 from engine.words import counted
 from ui.charts import CONFIG, probability_bars
 from ui.contact_sheet import Tile, contact_sheet, enlarged
@@ -33,7 +34,9 @@ def filters(predictions: Predictions, items: str) -> tuple[np.ndarray, str]:
     among: dict[str, Any] = {"options": list(predictions.classes), "index": None, "placeholder": "any"} | filtering
     truth = true.selectbox("True class", key="true", **among)
     answer = predicted.selectbox("Predicted class", key="predicted", **among)
-    indices = select(predictions, true=truth, predicted=answer, right=SHOW[which])
+    indices = in_order(
+        predictions, select(predictions, true=truth, predicted=answer, right=SHOW[which]), "most confident"
+    )
     words = {"mistakes": "mistakes", "right": "right answers", "all": items}[which]
     of = f" of true class {truth}" if truth else ""
     as_ = f" taken for {answer}" if answer else ""

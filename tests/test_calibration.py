@@ -1,26 +1,22 @@
-import warnings
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
-from sklearn import metrics
 from sklearn.calibration import calibration_curve
 
 from engine.calibration import (
     answered_above,
     at_temperature,
-    balanced_accuracy,
     coverage,
     expected_calibration_error,
     fit_temperature,
-    majority_baseline,
     reliability,
-    top_k_accuracy,
 )
 from engine.errors import LoupeError
-from engine.predictions import Predictions, wilson_interval
+from engine.metrics import wilson_interval
+from engine.predictions import Predictions
 
 CLASSES = ("ant", "bee", "cat", "dog")
 
@@ -222,49 +218,3 @@ def test_a_long_curve_is_thinned_and_keeps_its_ends(most):
     assert all(every[point.threshold] == point for point in thinned)
     assert thinned[0] == next(iter(every.values()))
     assert thinned[-1].answered == 500
-
-
-@pytest.mark.parametrize("k", [1, 2, 3, 4])
-@pytest.mark.parametrize("case", ["random", "too sure", "all right", "all wrong", "one image", "one image, wrong"])
-def test_top_k_accuracy_is_scikit_learns(case, k):
-    predictions = CASES[case]()
-    # Its own choice among equals is the last, Loupe's the first: a little less for each that follows.
-    distinct = predictions.probabilities - 1e-6 * np.arange(4)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "'k'", UserWarning)  # that of four classes one is always among four
-        theirs = metrics.top_k_accuracy_score(predictions.labels, distinct, k=k, labels=range(4))
-    assert top_k_accuracy(predictions, k) == pytest.approx(theirs)
-
-
-def test_the_most_probable_class_alone_is_the_answer(predictions):
-    assert top_k_accuracy(predictions, 1) == predictions.accuracy
-    assert top_k_accuracy(predictions, 4) == top_k_accuracy(predictions, 5) == 1.0
-
-
-def test_of_equally_probable_classes_the_first_are_taken():
-    equal = CASES["equal probabilities"]()
-    assert [top_k_accuracy(equal, k) for k in (1, 2, 3, 4)] == [0.25, 0.5, 0.75, 1.0]
-
-
-def test_balanced_accuracy_is_scikit_learns(predictions):
-    with warnings.catch_warnings():
-        # It warns of classes that are predicted and have no images, and leaves them out too.
-        warnings.filterwarnings("ignore", "y_pred contains classes not in y_true", UserWarning)
-        warnings.filterwarnings("ignore", "A single label was found", UserWarning)
-        theirs = metrics.balanced_accuracy_score(predictions.labels, predictions.predicted)
-    assert balanced_accuracy(predictions) == pytest.approx(theirs)
-
-
-def test_the_baseline_is_that_of_scikit_learns_dummy(predictions):
-    from sklearn.dummy import DummyClassifier
-
-    nothing = np.zeros((len(predictions), 1))
-    dummy = DummyClassifier(strategy="most_frequent").fit(nothing, predictions.labels)
-    assert majority_baseline(predictions) == dummy.score(nothing, predictions.labels)
-
-
-def test_a_class_of_many_images_hides_the_others_from_accuracy_only():
-    shares = np.tile([0.7, 0.2, 0.1], (10, 1))
-    predictions = predictions_of(shares, [0] * 8 + [1, 2])
-    assert (predictions.accuracy, majority_baseline(predictions)) == (0.8, 0.8)
-    assert balanced_accuracy(predictions) == pytest.approx(1 / 3)

@@ -5,50 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from answers import CASES, CLASSES, predictions_of, random_predictions
 from sklearn import metrics
 
 from engine.errors import LoupeError
 from engine.predictions import (
     Predictions,
-    confusion_matrix,
-    evaluation,
     load_predictions,
-    most_confused,
-    per_class,
     save_predictions,
-    select,
     top,
-    wilson_interval,
 )
-
-CLASSES = ("ant", "bee", "cat", "dog")
-
-
-def predictions_of(
-    labels: list[int], predicted: list[int], confidence: float = 0.7, split: str = "test", stored_in: str = "test"
-) -> Predictions:
-    """Make predictions with a certain answer for each image, and the rest shared among the other classes."""
-    probabilities = np.full((len(labels), 4), (1 - confidence) / 3, np.float32)
-    probabilities[np.arange(len(labels)), predicted] = confidence
-    return Predictions(split, stored_in, probabilities, np.array(labels), np.arange(len(labels)), CLASSES, "0123")
-
-
-def random_predictions(count: int = 200) -> Predictions:
-    probabilities = np.random.dirichlet(np.full(4, 0.5), count).astype(np.float32)
-    labels = np.random.randint(0, 4, count)
-    return Predictions("test", "test", probabilities, labels, np.random.permutation(count), CLASSES, "0123")
-
-
-CASES = {
-    "random": random_predictions,
-    "no images of a class": lambda: predictions_of([0, 0, 1, 1, 3], [0, 1, 1, 2, 3]),
-    "a class never predicted": lambda: predictions_of([0, 1, 2, 3, 3], [0, 1, 2, 2, 0]),
-    "a class neither there nor predicted": lambda: predictions_of([0, 1, 1], [1, 1, 0]),
-    "all right": lambda: predictions_of([0, 1, 2, 3], [0, 1, 2, 3]),
-    "all wrong": lambda: predictions_of([0, 1, 2, 3], [1, 2, 3, 0]),
-    "one image": lambda: predictions_of([2], [2]),
-    "one image, wrong": lambda: predictions_of([2], [0]),
-}
 
 
 @pytest.fixture(params=CASES)
@@ -56,98 +22,38 @@ def predictions(request: pytest.FixtureRequest) -> Predictions:
     return CASES[request.param]()
 
 
-def test_scores_are_those_of_scikit_learn(predictions):
+def test_accuracy_and_loss_are_those_of_scikit_learn(predictions):
     labels, predicted = predictions.labels, predictions.probabilities.argmax(axis=1)
     assert predictions.accuracy == pytest.approx(metrics.accuracy_score(labels, predicted))
     # As float64, so that it takes the probabilities as they are.
     shares = predictions.probabilities.astype(np.float64)
     shares /= shares.sum(axis=1, keepdims=True)
     assert predictions.loss == pytest.approx(metrics.log_loss(labels, shares, labels=range(4)), rel=1e-5)
-
-    report = metrics.classification_report(
-        labels, predicted, labels=range(4), target_names=CLASSES, output_dict=True, zero_division=0
-    )
-    rows = per_class(predictions)
-    assert [row["class"] for row in rows] == list(CLASSES)
-    for row in rows:
-        theirs = report[row["class"]]
-        assert row["precision"] == pytest.approx(theirs["precision"])
-        assert row["recall"] == pytest.approx(theirs["recall"])
-        assert row["f1"] == pytest.approx(theirs["f1-score"])
-        assert row["support"] == theirs["support"]
+    assert predictions.losses.mean() == predictions.loss
+    for row, label in enumerate(labels):
+        assert predictions.losses[row] == pytest.approx(metrics.log_loss([label], shares[[row]], labels=range(4)), 1e-5)
 
 
-def test_the_confusion_matrix_counts_true_by_predicted(predictions):
-    counted = np.zeros((4, 4), int)
-    for label, probabilities in zip(predictions.labels, predictions.probabilities, strict=True):
-        counted[label, probabilities.argmax()] += 1
-    matrix = confusion_matrix(predictions)
-    np.testing.assert_array_equal(matrix, counted)
-    assert matrix.dtype == np.int64
+def test_the_margin_is_between_the_most_probable_class_and_the_next(predictions):
+    for row, margin in zip(predictions.probabilities, predictions.margins, strict=True):
+        *_, second, first = sorted(row)
+        assert margin == first - second
 
 
-def test_undefined_scores_are_zero():
-    rows = per_class(predictions_of([0, 0, 3], [0, 1, 3]))
-    assert rows[1] == {"class": "bee", "precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0}
-    assert rows[2] == {"class": "cat", "precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0}
+def test_some_images_keep_what_was_answered_for_them():
+    predictions = random_predictions()
+    rows = np.array([7, 3, 150])
+    some = predictions.only(rows)
+    assert some.labels.tolist() == predictions.labels[rows].tolist()
+    assert some.indices.tolist() == predictions.indices[rows].tolist()
+    assert some.right.tolist() == predictions.right[rows].tolist()
+    assert (some.classes, some.split, len(some)) == (predictions.classes, "test", 3)
+    assert predictions.only(predictions.right).accuracy == 1.0
 
 
 def test_a_probability_of_zero_for_the_truth_is_a_large_loss_and_not_an_endless_one():
     certain = predictions_of([0, 1], [0, 0], confidence=1.0)
     assert 40 < certain.loss < 50  # half of -log of the least float32 that is normal
-
-
-@pytest.mark.parametrize(
-    ("successes", "count"), [(0, 1), (1, 1), (0, 10), (10, 10), (5, 10), (353, 360), (9876, 10_000), (1, 10**7)]
-)
-def test_the_interval_is_wilsons(successes, count):
-    from scipy.stats import binomtest
-
-    theirs = binomtest(successes, count).proportion_ci(0.95, method="wilson")
-    low, high = wilson_interval(successes, count)
-    assert (low, high) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
-    assert low >= 0
-    assert high <= 1
-
-
-def test_of_no_images_nothing_is_known():
-    assert wilson_interval(0, 0) == (0.0, 1.0)
-
-
-def test_the_commonest_mistakes_come_first():
-    predictions = predictions_of([0, 0, 0, 1, 1, 2, 3, 3], [1, 1, 0, 0, 1, 2, 2, 2])
-    assert most_confused(predictions) == [("ant", "bee", 2, 3), ("dog", "cat", 2, 2), ("bee", "ant", 1, 2)]
-    assert most_confused(predictions, most=1) == [("ant", "bee", 2, 3)]
-    assert most_confused(CASES["all right"]()) == []
-
-
-def test_selected_images_are_mistakes_first_and_the_most_confident_first():
-    predictions = random_predictions()
-    chosen = select(predictions).tolist()
-    assert sorted(chosen) == list(range(200))
-    keys = [(predictions.right[image], -predictions.confidence[image]) for image in chosen]
-    assert keys == sorted(keys)
-    assert 0 < predictions.right.sum() < 200
-
-
-@pytest.mark.parametrize("true", [None, "bee"])
-@pytest.mark.parametrize("predicted", [None, "dog"])
-@pytest.mark.parametrize("right", [None, True, False])
-def test_selected_images_fit(true, predicted, right):
-    predictions = random_predictions()
-    answers = predictions.probabilities.argmax(axis=1)
-    fitting = {
-        image
-        for image, (label, answer) in enumerate(zip(predictions.labels, answers, strict=True))
-        if (true is None or CLASSES[label] == true)
-        and (predicted is None or CLASSES[answer] == predicted)
-        and (right is None or (label == answer) == right)
-    }
-    chosen = select(predictions, true=true, predicted=predicted, right=right)
-    assert set(chosen.tolist()) == fitting
-    assert len(chosen) == len(fitting)
-    # Nothing is both of one class, taken for another, and right.
-    assert bool(fitting) != (true is not None and predicted is not None and right is True)
 
 
 def test_the_most_probable_classes_come_first():
@@ -157,17 +63,6 @@ def test_the_most_probable_classes_come_first():
         {"label": "dog", "confidence": pytest.approx(0.25)},
     ]
     assert [row["label"] for row in top(probabilities, CLASSES)] == ["bee", "dog", "ant", "cat"]
-
-
-def test_an_evaluation_sums_up(predictions):
-    document = evaluation("a-run", predictions)
-    right, count = int(predictions.right.sum()), len(predictions)
-    assert (document["run"], document["split"], document["count"]) == ("a-run", "test", count)
-    assert document["accuracy"] == right / count
-    assert document["accuracy_interval"] == list(wilson_interval(right, count))
-    assert document["classes"] == list(CLASSES)
-    assert sum(map(sum, document["confusion"])) == count
-    assert [row["support"] for row in document["per_class"]] == [sum(row) for row in document["confusion"]]
 
 
 @pytest.fixture

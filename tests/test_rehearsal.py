@@ -17,9 +17,9 @@ from engine import rehearsal
 from engine.dataset import Dataset, Split, open_dataset, save_dataset
 from engine.errors import LoupeError
 from engine.fetch import fetch
+from engine.metrics import wilson_interval
 from engine.models import build_model, count_parameters
 from engine.paths import data_root, runs_root
-from engine.predictions import wilson_interval
 from engine.recipes import Recipe, change
 from engine.rehearsal import Check, rehearse
 from engine.splits import hold_back

@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from engine.log import History
-from engine.predictions import wilson_interval
+from engine.metrics import wilson_interval
 from ui.tables import SPLIT_NAMES, best_epoch, sure, thinned
 
 # Right and wrong: safe for colour-blind eyes, and never the only sign.

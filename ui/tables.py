@@ -12,7 +12,8 @@ import streamlit as st
 from engine.catalogue import kind_of
 from engine.errors import LoupeError
 from engine.log import History
-from engine.predictions import Predictions, load_predictions, wilson_interval
+from engine.metrics import wilson_interval
+from engine.predictions import Predictions, load_predictions
 from engine.records import Epoch
 from engine.runs import Run, list_runs, open_run
 from engine.words import duration
