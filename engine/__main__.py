@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from engine import catalogue, recipes, runs
+from engine import catalogue, comparison, recipes, runs
 from engine.backbones import suited
 from engine.dataset import Dataset, is_prepared, open_dataset
 from engine.errors import LoupeError, reason_of
@@ -30,9 +30,10 @@ from engine.recipes import published, published_in_words
 from engine.records import Epoch, Evaluating, Extracting, Preparing, Record, Started, Step
 from engine.runs import ACTIVE, Run
 from engine.steps import result_of
-from engine.words import counted, listed, shown
+from engine.words import counted, in_bytes, listed, shown
 
 PAIRS_TOLD = 10
+CLASSES_TOLD = 10
 
 
 def say(text: str) -> None:
@@ -386,6 +387,47 @@ def evaluate(args: argparse.Namespace) -> tuple[object, str, int]:
     return document, "\n".join(lines), 0
 
 
+def compare(args: argparse.Namespace) -> tuple[object, str, int]:
+    """Compare a second run to a first, image by image: which is better, by how much, and whether it may be chance."""
+    first, second = runs.open_run(args.first), runs.open_run(args.second)
+    split = args.split or _split_to_judge_by(first)
+    base = _predictions(first, split)
+    compared = comparison.compare(base, _predictions(second, split))
+    lines = [comparison.in_words(compared, shown(first.id), shown(second.id))]
+    differing = sorted((row for row in compared.per_class if row.difference), key=lambda row: -abs(row.difference))
+    if differing:
+        lines.append(f"{'class':15}  images  first recall  second recall  points")
+    lines += [
+        f"{shown(row.name):15} {row.count:7,} {row.first_right / row.count:13.2%} "
+        f"{row.second_right / row.count:14.2%} {100 * row.difference:+7.2f}"
+        for row in differing[:CLASSES_TOLD]
+    ]
+    if len(differing) > CLASSES_TOLD:
+        lines.append(f"and {len(differing) - CLASSES_TOLD:,} more classes that differ less")
+    lines.append(f"fixed: {counted(len(compared.fixed), 'image')}, broken: {len(compared.broken):,}")
+    document = {"first": first.id, "second": second.id} | comparison.as_document(compared, base)
+    return document, "\n".join(lines), 0
+
+
+def report(args: argparse.Namespace) -> tuple[object, str, int]:
+    """Write the whole evaluation of a run as one HTML file, which opens in any browser, without a network."""
+    from engine.report import check_target, write_report
+
+    path = Path(args.file)
+    check_target(path)
+    run = runs.open_run(args.run)
+    split = args.split or _split_to_judge_by(run)
+    predictions = _predictions(run, split)
+    try:
+        dataset = open_dataset(run.recipe.dataset)
+    except LoupeError:  # without it there are no pictures, which the report says
+        dataset = None
+    write_report(run, predictions, dataset, path)
+    size = path.stat().st_size
+    document = {"run": run.id, "split": split, "file": str(path), "bytes": size}
+    return document, f"{run.id}, {split}: written to {shown(str(path))} ({in_bytes(size)})", 0
+
+
 def _split_to_judge_by(run: Run) -> str:
     """Return ``test``, or ``val`` for a run that has answers for no other."""
     return "val" if run.predictions("val").exists() and not run.predictions("test").exists() else "test"
@@ -498,9 +540,16 @@ def build_parser() -> argparse.ArgumentParser:
     command("runs", list_runs)
     evaluating = command("evaluate", evaluate)
     evaluating.add_argument("run", metavar="RUN", help="the id of a run")
-    evaluating.add_argument(
-        "--split", metavar="SPLIT", help="train, val or test (default: test, or val where there is none)"
-    )
+    comparing = command("compare", compare)
+    comparing.add_argument("first", metavar="RUN", help="the id of the run to compare with")
+    comparing.add_argument("second", metavar="RUN", help="the id of the run that is compared to it")
+    reporting = command("report", report)
+    reporting.add_argument("run", metavar="RUN", help="the id of a run")
+    reporting.add_argument("file", metavar="FILE", help="what to write, whose name ends in .html")
+    for of_split in (evaluating, comparing, reporting):
+        of_split.add_argument(
+            "--split", metavar="SPLIT", help="train, val or test (default: test, or val where there is none)"
+        )
     predicting = command("predict", predict)
     predicting.add_argument("run", metavar="RUN", help="the id of a run")
     predicting.add_argument("paths", metavar="PATH", nargs="+", help="a picture")

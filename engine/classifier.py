@@ -1,7 +1,7 @@
 """A trained run that classifies: splits of its dataset, and any picture."""
 
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +10,10 @@ from torch import Tensor, nn
 
 from engine.dataset import Dataset
 from engine.errors import LoupeError
+from engine.features import Extractor
 from engine.inference import logits_in_batches
 from engine.model_file import load_model
+from engine.models import backbone_of, feature_count
 from engine.paths import writing_to
 from engine.predictions import Predictions, save_predictions
 from engine.preprocessing import Preprocess, Preprocessing, build_preprocess
@@ -20,6 +22,8 @@ from engine.records import Evaluating
 from engine.runs import Run
 from engine.splits import hold_back, validation_split
 from engine.words import listed
+
+DIVERGED = "The model's answers are not numbers: its training has diverged. Train it again with a lower learning_rate."
 
 
 class Classifier:
@@ -34,6 +38,11 @@ class Classifier:
     def classes(self) -> tuple[str, ...]:
         return self.preprocessing.classes
 
+    @cached_property
+    def extractor(self) -> Extractor:
+        """What makes the features that the head decides by."""
+        return Extractor(backbone_of(self.model), feature_count(self.model), self.preprocess, "float32")
+
     def probabilities(self, images: np.ndarray | Tensor, indices: Tensor | None = None) -> Iterator[np.ndarray]:
         """Yield probabilities, float32 (batch, classes), for uint8 images of one size, a batch at a time.
 
@@ -42,27 +51,28 @@ class Classifier:
         for logits in logits_in_batches(self.model, self.preprocess, images, indices):
             probabilities = logits.softmax(dim=1).cpu().numpy()
             if not np.isfinite(probabilities).all():
-                raise LoupeError(
-                    "The model's answers are not numbers: its training has diverged. "
-                    "Train it again with a lower learning_rate."
-                )
+                raise LoupeError(DIVERGED)
             yield probabilities
 
     def classify(self, picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Classify one picture of any size: uint8 (height, width, channels), with the model's channels.
 
         Its middle is cut out in the shape of the model's input and resized. Returns the probabilities, float32
-        (classes,), and what the model saw before scaling: uint8, of the model's size.
+        (classes,), and what the model saw.
         """
+        seen = self.see(picture)
+        # A copy: torch warns about arrays that it may not write to, as those of Pillow are.
+        (probabilities,) = self.probabilities(np.array(picture)[np.newaxis])
+        return probabilities[0], seen
+
+    def see(self, picture: np.ndarray) -> np.ndarray:
+        """Return what the model sees of a picture, before scaling: uint8, of the model's size."""
         self.preprocessing.image_shape  # noqa: B018 - refuses a model of rows
         assert isinstance(self.preprocess, Preprocess)
-        # A copy: torch warns about arrays that it may not write to, as those of Pillow are.
-        pixels = np.array(picture)[np.newaxis]
-        (probabilities,) = self.probabilities(pixels)
+        pixels = torch.from_numpy(np.array(picture)[np.newaxis])
         with torch.inference_mode():
-            device = next(self.model.parameters()).device
-            seen = self.preprocess.resize(torch.from_numpy(pixels).to(device)).round().to(torch.uint8)
-        return probabilities[0], seen[0].permute(1, 2, 0).cpu().numpy()
+            seen = self.preprocess.resize(pixels.to(next(self.model.parameters()).device)).round().to(torch.uint8)
+        return seen[0].permute(1, 2, 0).cpu().numpy()
 
 
 class HeadClassifier(Classifier):

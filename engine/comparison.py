@@ -131,14 +131,19 @@ def in_words(comparison: Comparison, first_name: str, second_name: str) -> str:
     )
 
 
-def as_document(comparison: Comparison) -> dict:
-    """Put a comparison as plain data."""
+def as_document(comparison: Comparison, first: Predictions) -> dict:
+    """Put a comparison, with the predictions that it begins from, as plain data.
+
+    fixed, broken: where the images are in the split that stores them.
+    """
     return {
+        "split": first.split,
+        "count": comparison.count,
         "difference": comparison.difference,
         "interval": list(comparison.interval),
         "p_value": comparison.p_value,
-        "fixed": comparison.fixed.tolist(),
-        "broken": comparison.broken.tolist(),
+        "fixed": first.indices[comparison.fixed].tolist(),
+        "broken": first.indices[comparison.broken].tolist(),
     }
 
 

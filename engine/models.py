@@ -82,10 +82,15 @@ def feature_count(model: nn.Module) -> int:
 
 def backbone_of(model: nn.Module) -> nn.Module:
     """Return the network without its head, which makes features, float (batch, features); it shares all weights."""
-    shared: dict[int, Any] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-    backbone = copy.deepcopy(model, shared)
+    backbone = sharing_copy(model)
     backbone.set_submodule(head_path(model), nn.Identity())
     return backbone
+
+
+def sharing_copy(model: nn.Module) -> nn.Module:
+    """Return a network of modules of its own, to change or to put hooks on, with the very weights and buffers."""
+    shared: dict[int, Any] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    return copy.deepcopy(model, shared)
 
 
 class WholeConv2d(nn.Conv2d):

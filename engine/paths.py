@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,7 +42,8 @@ def child_environment() -> dict[str, str]:
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a path beside ``path`` to write to; it takes the place of ``path`` once it is whole."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    # Two sessions of one server are threads of one process.
+    beside = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
     try:
         yield beside
         beside.replace(path)

@@ -15,10 +15,11 @@ from pathlib import Path
 from filelock import FileLock
 
 from engine.catalogue import find_source
-from engine.dataset import is_prepared, open_dataset
+from engine.dataset import Dataset, is_prepared, open_dataset
 from engine.errors import LoupeError, reason_of
 from engine.log import History
 from engine.paths import PROJECT_ROOT, child_environment, is_locked, replacing, runs_root, writing_to
+from engine.predictions import Predictions
 from engine.recipes import Recipe, change, from_dict
 from engine.records import FINAL, Cancelled, Failed, Preparing, Queued, Resumed, Stopped
 from engine.words import counted, listed
@@ -306,6 +307,24 @@ def require_same_dataset(run: Run, history: History) -> None:
             f"The dataset {dataset.name} has changed since the run {run.id} began, so it cannot go on. Bring the old "
             "dataset back, or start the recipe again."
         )
+
+
+def dataset_of(run: Run, predictions: Predictions) -> Dataset:
+    """Open the dataset that a run's predictions are of; raises LoupeError when it is gone, or another by now."""
+    name = run.recipe.dataset
+    if not is_prepared(name):
+        raise LoupeError(
+            f"The dataset {name} is not here any more, so its pictures cannot be shown; the figures stand. "
+            "Get or import it again on the Explore page to see them."
+        )
+    dataset = open_dataset(name)
+    stored = dataset.splits.get(predictions.stored_in)
+    if dataset.fingerprint != predictions.fingerprint or stored is None or predictions.indices.max() >= len(stored):
+        raise LoupeError(
+            f"The dataset {name} has changed since this run was evaluated, so its pictures cannot be shown; the "
+            "figures stand. Bring the old dataset back, or train the recipe again on the dataset as it is now."
+        )
+    return dataset
 
 
 def list_runs() -> list[Run]:

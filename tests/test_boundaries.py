@@ -26,6 +26,7 @@ LIGHT = [
     "engine.comparison",
     "engine.backbones",
     "engine.doctor",
+    "engine.embedding",
     "engine.pictures",
     "engine.worker",
     "engine.ingest",

@@ -159,6 +159,7 @@ def test_a_picture_of_the_models_size_is_classified_as_in_the_dataset(colours: D
         probabilities, seen = classifier.classify(image)
         np.testing.assert_allclose(probabilities, expected, atol=1e-6)
         np.testing.assert_array_equal(seen, image)
+        np.testing.assert_array_equal(classifier.see(image), image)
         assert probabilities.dtype == np.float32
         assert probabilities.sum() == pytest.approx(1, abs=1e-6)
 
@@ -194,11 +195,13 @@ def of_a_table() -> Run:
 
 
 def test_a_picture_is_refused_by_a_model_of_rows(of_a_table: Run) -> None:
-    with pytest.raises(LoupeError) as refused:
-        load_classifier(of_a_table).classify(np.zeros((8, 8, 3), np.uint8))
-    assert str(refused.value) == (
-        "This model classifies rows of 4 numbers, not pictures. Choose a run that was trained on images."
-    )
+    classifier = load_classifier(of_a_table)
+    for ask in (classifier.classify, classifier.see):
+        with pytest.raises(LoupeError) as refused:
+            ask(np.zeros((8, 8, 3), np.uint8))
+        assert str(refused.value) == (
+            "This model classifies rows of 4 numbers, not pictures. Choose a run that was trained on images."
+        )
 
 
 def test_rows_are_classified_as_scikit_learn_scales_them(of_a_table: Run) -> None:
@@ -240,6 +243,22 @@ def test_what_is_resized_keeps_its_place_and_its_light(colours: Dataset) -> None
     assert np.abs(seen.astype(int) - small).mean() < 20
     assert seen.mean() == pytest.approx(small.mean(), abs=1)
     assert np.corrcoef(seen.ravel(), small.ravel())[0, 1] > 0.95
+
+
+# Features
+
+
+@pytest.mark.parametrize("head", ["linear", "hidden"])
+def test_the_head_decides_by_the_features_of_the_extractor(colours: Dataset, head: str) -> None:
+    classifier = load_classifier(train_run(colours, model="convnet", head=head, precision="bfloat16")[0])
+    images = colours.splits["test"].images
+    features = classifier.extractor.features(as_tensor(images))
+    assert (tuple(features.shape), features.dtype) == ((30, 128), torch.float32)
+    assert classifier.extractor.width == 128
+    with torch.no_grad():
+        answers = classifier.model[-1](features.clone()).softmax(dim=1).numpy()
+    np.testing.assert_allclose(answers, all_probabilities(classifier, images), atol=1e-6)
+    assert classifier.extractor is classifier.extractor
 
 
 # Splits

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +20,11 @@ from engine.backbones import BACKBONES, suited
 from engine.catalogue import CATALOGUE
 from engine.dataset import open_dataset
 from engine.paths import weights_folder
-from engine.predictions import load_predictions
+from engine.predictions import load_predictions, save_predictions
 from engine.recipes import MODELS, RECIPES, Recipe, change, published
 from engine.records import Preparing, to_line
 from engine.runs import Run, create_run
+from engine.words import in_bytes
 
 TRAIN_KEYS = {
     "run",
@@ -332,9 +333,15 @@ def test_evaluate_agrees_with_scikit_learn(evaluated: dict[str, Answer], finishe
         "count",
         "accuracy",
         "accuracy_interval",
+        "top_5_accuracy",
+        "balanced_accuracy",
+        "majority_baseline",
+        "loss",
+        "expected_calibration_error",
         "classes",
         "confusion",
         "per_class",
+        "averages",
     }
     assert (document["run"], document["split"], document["count"]) == (finished.id, split, count)
     assert document["classes"] == list("0123456789")
@@ -381,6 +388,172 @@ def test_evaluate_of_a_run_that_is_going_on_is_refused() -> None:
 
 def test_evaluate_refuses_an_unknown_split(evaluated: dict[str, Answer]) -> None:
     assert_refused(evaluated["nope"], "There is no split 'nope' in this run. Its splits: train, val and test.")
+
+
+# Comparing
+
+
+@dataclass(frozen=True)
+class Compared:
+    first: Run
+    second: Run
+    answers: dict[str, Answer]
+
+
+@pytest.fixture(scope="module")
+def compared(trained: Trained, digits_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Compared:
+    """A run, and one that is the same but for answers that were made worse by hand: what is said of them."""
+    folder = tmp_path_factory.mktemp("compared")
+    first, second, other, failed = (Run(folder / name) for name in ("first", "second", "other", "failed"))
+    for run in (first, second, other):
+        shutil.copytree(trained.run("json").path, run.path)
+    shutil.copytree(trained.run("failed").path, failed.path)
+    answers = load_predictions(first.predictions("test"))
+    worse = answers.probabilities.copy()
+    worse[:40] = np.roll(worse[:40], 1, axis=1)
+    save_predictions(replace(answers, probabilities=worse), second.predictions("test"))
+    save_predictions(replace(answers, fingerprint="another"), other.predictions("test"))
+    with folders(digits_data, folder):
+        begun = {
+            "json": begin("compare", first.id, second.id, "--json"),
+            "text": begin("compare", first.id, second.id),
+            "itself": begin("compare", first.id, first.id),
+            "val": begin("compare", first.id, second.id, "--split", "val", "--json"),
+            "another dataset": begin("compare", first.id, other.id, "--json"),
+            "no split": begin("compare", first.id, second.id, "--split", "nope", "--json"),
+            "no model": begin("compare", first.id, failed.id, "--json"),
+        }
+        return Compared(first, second, {name: finish(process) for name, process in begun.items()})
+
+
+def test_compare_answers_image_by_image(compared: Compared) -> None:
+    answer = compared.answers["json"]
+    assert (answer.code, answer.stderr) == (0, "")
+    first, second = (load_predictions(run.predictions("test")) for run in (compared.first, compared.second))
+    document = answer.document
+    assert list(document) == [
+        *("first", "second", "split", "count", "difference", "interval", "p_value", "fixed", "broken"),
+    ]
+    assert (document["first"], document["second"]) == ("first", "second")
+    assert (document["split"], document["count"]) == ("test", 360)
+    assert document["fixed"] == first.indices[second.right & ~first.right].tolist()
+    assert document["broken"] == first.indices[first.right & ~second.right].tolist()
+    assert len(document["broken"]) > 20
+    assert document["difference"] == pytest.approx(second.accuracy - first.accuracy)
+    low, high = document["interval"]
+    assert low < document["difference"] < high < 0
+    assert 0 < document["p_value"] < 0.05
+
+
+def test_compare_answers_in_words(compared: Compared) -> None:
+    first, second = (load_predictions(run.predictions("test")) for run in (compared.first, compared.second))
+    fixed, broken = (len(compared.answers["json"].document[name]) for name in ("fixed", "broken"))
+    verdict, header, *rows, last = compared.answers["text"].stdout.splitlines()
+    assert verdict.startswith(f"second is right on {fixed} image")
+    assert f"wrong on {broken} that first gets right" in verdict
+    assert header.split() == ["class", "images", "first", "recall", "second", "recall", "points"]
+    assert last.startswith(f"fixed: {fixed} image") and last.endswith(f", broken: {broken}")
+    recalls = [metrics.recall_score(each.labels, each.predicted, average=None) for each in (first, second)]
+    differences = 100 * (recalls[1] - recalls[0])
+    assert len(rows) == (differences != 0).sum() > 5
+    told = [float(row.split()[-1]) for row in rows]
+    assert [abs(points) for points in told] == sorted((abs(points) for points in told), reverse=True)
+    for row in rows:
+        name, images, *shares, points = row.split()
+        assert int(images) == (first.labels == int(name)).sum()
+        assert shares == [f"{recall[int(name)]:.2%}" for recall in recalls]
+        assert points == f"{differences[int(name)]:+.2f}"
+
+
+def test_a_run_does_not_differ_from_itself(compared: Compared) -> None:
+    answer = compared.answers["itself"]
+    assert (answer.code, answer.stderr) == (0, "")
+    verdict, last = answer.stdout.splitlines()
+    assert verdict.startswith("first is right on the same images as first: no difference on 360 images (")
+    assert last == "fixed: 0 images, broken: 0"
+
+
+def test_compare_takes_another_split(compared: Compared) -> None:
+    document = compared.answers["val"].document
+    assert (document["split"], document["count"], document["fixed"], document["broken"]) == ("val", 144, [], [])
+
+
+def test_what_cannot_be_compared_is_refused_in_one_line(compared: Compared) -> None:
+    for name, reason in (
+        ("another dataset", "The two runs were evaluated on different datasets, or on different versions of one"),
+        ("no split", "There is no split 'nope' in this run. Its splits: train, val and test."),
+        ("no model", "The run failed has no weights"),
+    ):
+        assert_refused(compared.answers[name], reason)
+
+
+# Reporting
+
+
+@pytest.fixture(scope="module")
+def reported(trained: Trained, digits_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+    folder = tmp_path_factory.mktemp("reported")
+    run = trained.run("json").id
+    (folder / "thesis.doc").write_text("years of work")
+    (folder / "json.html").write_text("an older one")
+    with folders(digits_data, trained.folder / "json"):
+        begun = {
+            "json": begin("report", run, str(folder / "json.html"), "--json"),
+            "text": begin("report", run, str(folder / "text.html")),
+            "val": begin("report", run, str(folder / "val.html"), "--split", "val", "--json"),
+            "no page": begin("report", run, str(folder / "thesis.doc"), "--json"),
+            "no folder": begin("report", run, str(folder / "nowhere" / "report.html"), "--json"),
+            "a folder": begin("report", run, str(folder), "--json"),
+            "no split": begin("report", run, str(folder / "nope.html"), "--split", "nope", "--json"),
+        }
+    with folders(folder / "data", trained.folder / "json"):
+        begun["no dataset"] = begin("report", run, str(folder / "no-dataset.html"))
+        return folder, {name: finish(process) for name, process in begun.items()}
+
+
+def test_report_writes_one_page(reported: tuple[Path, dict[str, Answer]], trained: Trained) -> None:
+    folder, answers = reported
+    assert (answers["json"].code, answers["json"].stderr) == (0, "")
+    path = folder / "json.html"
+    run = trained.run("json")
+    size = path.stat().st_size
+    assert answers["json"].document == {"run": run.id, "split": "test", "file": str(path), "bytes": size}
+    right = int(load_predictions(run.predictions("test")).right.sum())
+    page = path.read_text(encoding="utf-8")
+    assert page.startswith("<!doctype html>") and page.rstrip().endswith("</html>")
+    assert f"{right} of 360 images right" in page
+    assert page.count('src="data:image/png;base64,') >= 24
+    assert (folder / "text.html").read_text() == page
+    assert answers["text"].stdout == f"{run.id}, test: written to {folder / 'text.html'} ({in_bytes(size)})\n"
+
+
+def test_report_takes_another_split(reported: tuple[Path, dict[str, Answer]]) -> None:
+    folder, answers = reported
+    assert answers["val"].document["split"] == "val"
+    assert "144 validation images" in (folder / "val.html").read_text()
+
+
+def test_report_does_without_the_dataset(reported: tuple[Path, dict[str, Answer]]) -> None:
+    folder, answers = reported
+    assert answers["no dataset"].code == 0
+    page = (folder / "no-dataset.html").read_text()
+    assert "The dataset digits was not there when this was written" in page
+    assert "<img" not in page
+
+
+def test_what_cannot_be_reported_is_refused_in_one_line(reported: tuple[Path, dict[str, Answer]]) -> None:
+    folder, answers = reported
+    for name, reason in (
+        ("no page", "only a file whose name ends in .html is written or replaced"),
+        ("no folder", f"There is no folder {folder / 'nowhere'} to write the report to"),
+        ("a folder", "only a file whose name ends in .html is written or replaced"),
+        ("no split", "There is no split 'nope' in this run. Its splits: train, val and test."),
+    ):
+        assert_refused(answers[name], reason)
+    assert (folder / "thesis.doc").read_text() == "years of work"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        *("json.html", "no-dataset.html", "text.html", "thesis.doc", "val.html"),
+    ]
 
 
 # Predicting
@@ -495,6 +668,11 @@ BAD_INPUT = [
     (("get", "nope"), "There is no dataset 'nope'"),
     (("evaluate", "nope"), "There is no run 'nope'"),
     (("evaluate", "../runs"), "There is no run '../runs'"),
+    (("compare", "nope"), "the following arguments are required: RUN"),
+    (("compare", "nope", "neither"), "There is no run 'nope'"),
+    (("report", "nope"), "the following arguments are required: FILE"),
+    (("report", "nope", "report.html"), "There is no run 'nope'"),
+    (("report", "nope", "report.pdf"), "only a file whose name ends in .html is written or replaced"),
     (("resume", "nope"), "There is no run 'nope'"),
     (("resume", "nope", "--epochs", "many"), "argument --epochs: invalid int value: 'many'"),
     (("predict", "nope", "picture.png"), "There is no run 'nope'"),
@@ -554,6 +732,8 @@ def test_help_is_there() -> None:
         "resume",
         "runs",
         "evaluate",
+        "compare",
+        "report",
         "predict",
     ):
         assert name in answer.stdout

@@ -227,7 +227,7 @@ def test_classes_in_another_order_are_matched_by_name():
         probabilities=second.probabilities[:, order],
         labels=np.array([order.index(label) for label in second.labels]),
     )
-    assert as_document(compare(first, turned)) == as_document(compare(first, second))
+    assert as_document(compare(first, turned), first) == as_document(compare(first, second), first)
     assert compare(first, turned).per_class == compare(first, second).per_class
     assert [row.name for row in compare(turned, first).per_class] == ["cat", "ant", "dog", "bee"]
 
@@ -331,12 +331,23 @@ def test_a_comparison_is_put_in_words(flips, words):
 def test_a_comparison_is_plain_data():
     first, second = random_pair()
     comparison = compare(first, second)
-    document = as_document(comparison)
+    document = as_document(comparison, first)
     assert json.loads(json.dumps(document, allow_nan=False)) == document
     assert document == {
+        "split": "test",
+        "count": 300,
         "difference": comparison.difference,
         "interval": list(comparison.interval),
         "p_value": comparison.p_value,
         "fixed": np.flatnonzero(second.right & ~first.right).tolist(),
         "broken": np.flatnonzero(first.right & ~second.right).tolist(),
     }
+
+
+def test_images_are_named_by_where_they_are_stored():
+    held_back = {"split": "val", "stored_in": "train", "indices": np.array([70, 4, 31, 15])}
+    first = replace(predictions_of([0, 1, 2, 3], [0, 0, 0, 3]), **held_back)
+    second = replace(predictions_of([0, 1, 2, 3], [1, 1, 2, 2]), **held_back)
+    document = as_document(compare(first, second), first)
+    assert (document["split"], document["count"]) == ("val", 4)
+    assert (document["fixed"], document["broken"]) == ([4, 31], [70, 15])

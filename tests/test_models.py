@@ -15,6 +15,7 @@ from engine.models import (
     feature_count,
     head_path,
     layer_table,
+    sharing_copy,
 )
 
 CIFAR = (32, 32, 3)
@@ -469,6 +470,25 @@ def test_a_backbone_shares_its_weights_with_the_network(name):
         for key, value in model.state_dict().items()
         if key in shared or key.startswith(f"{path}.")
     )
+
+
+@pytest.mark.parametrize("name", ["resnet18", "lenet5"])
+def test_a_copy_that_shares_weights_has_modules_of_its_own(name):
+    model = build_model(name, (32, 32, 3), 5).eval()
+    copied = sharing_copy(model)
+    assert dict(copied.named_parameters()).keys() == dict(model.named_parameters()).keys()
+    theirs = dict(model.named_parameters()) | dict(model.named_buffers())
+    assert all(value is theirs[key] for key, value in (*copied.named_parameters(), *copied.named_buffers()))
+    assert not set(copied.modules()) & set(model.modules())
+    ran = []
+    for module in copied.modules():
+        module.register_forward_hook(lambda module, inputs, output: ran.append(module))
+    images = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        answers = model(images)
+        assert not ran
+        assert torch.equal(copied(images), answers)
+    assert ran
 
 
 def test_squeezenets_head_can_answer_below_zero():

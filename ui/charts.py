@@ -1,18 +1,16 @@
-"""The charts: Plotly in the theme's colours, but for the confusion matrix, whose cells must be clicked (Altair)."""
+"""The charts: Plotly in the theme's colours."""
 
 import html
 import math
 from collections.abc import Sequence
 from typing import Any
 
-import altair as alt
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
 from engine.log import History
-from engine.metrics import wilson_interval
 from ui.tables import SPLIT_NAMES, best_epoch, sure, thinned
 
 # Right and wrong: safe for colour-blind eyes, and never the only sign.
@@ -42,16 +40,16 @@ def is_dark() -> bool:
     return st.context.theme.type == "dark"
 
 
-def _colours() -> tuple[str, str]:
+def first_colours() -> tuple[str, str]:
     """Return the theme's first two categorical colours: for training and for validation."""
-    return _category(0), _category(1)
+    return category(0), category(1)
 
 
-def _ink() -> str:
+def ink() -> str:
     return PAPER if is_dark() else INK
 
 
-def _layout(*, height: int, x: str, y: str, legend: bool = False) -> dict[str, Any]:
+def layout_of(*, height: int, x: str, y: str, legend: bool = False) -> dict[str, Any]:
     return {
         "height": height,
         "margin": {"l": 8, "r": 8, "t": 28 if legend else 12, "b": 8},
@@ -63,8 +61,8 @@ def _layout(*, height: int, x: str, y: str, legend: bool = False) -> dict[str, A
     }
 
 
-def _style(figure: go.Figure, *, height: int, x: str, y: str, legend: bool = False) -> go.Figure:
-    return figure.update_layout(**_layout(height=height, x=x, y=y, legend=legend))
+def style(figure: go.Figure, *, height: int, x: str, y: str, legend: bool = False) -> go.Figure:
+    return figure.update_layout(**layout_of(height=height, x=x, y=y, legend=legend))
 
 
 def picture_config(name: str) -> dict[str, Any]:
@@ -85,7 +83,7 @@ def curves(history: History, metric: str) -> go.Figure:
     """
     started = history.started
     per_epoch = max(started.steps_per_epoch, 1) if started else 1
-    training, validation = _colours()
+    training, validation = first_colours()
     scale, unit = (100, "%") if metric == "accuracy" else (1, "")
     traces: list[dict[str, Any]] = []
 
@@ -107,14 +105,14 @@ def curves(history: History, metric: str) -> go.Figure:
         dashed = {"line": {"color": validation, "dash": "dash"}, "marker": {"symbol": "square"}}
         draw(history.epochs, f"val_{metric}", "validation", mode=_mode(history.epochs), **dashed)
         best = best_epoch(history)
-        star = {"symbol": "star", "size": 13, "color": validation, "line": {"color": _ink(), "width": 1}}
+        star = {"symbol": "star", "size": 13, "color": validation, "line": {"color": ink(), "width": 1}}
         draw([best] if best else [], f"val_{metric}", "best epoch", mode="markers", marker=star)
     for split in sorted({each.split for each in history.evaluations}):
         within = [each for each in history.evaluations if each.split == split]
-        colour = validation if split == "val" else _category(3)
+        colour = validation if split == "val" else category(3)
         dotted = {"line": {"color": colour, "dash": "dot", "width": 1.5}, "marker": {"symbol": "diamond", "size": 5}}
         draw(within, metric, f"{SPLIT_NAMES[split]}, by step", mode=_mode(within), **dotted)
-    layout = _layout(height=370, x="epoch", y=f"{metric}{' (%)' if unit else ' (nats)'}", legend=True)
+    layout = layout_of(height=370, x="epoch", y=f"{metric}{' (%)' if unit else ' (nats)'}", legend=True)
     layout["legend"] = {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0}
     layout["margin"] |= {"t": MODE_BAR, "b": LEGEND_LINES}
     if started:
@@ -133,10 +131,10 @@ def rates(history: History, field: str, title: str) -> go.Figure:
         "x": np.array([record.step for record in drawn]),
         "y": np.array([getattr(record, field) for record in drawn]),
         "mode": "lines" if len(drawn) > 1 else "markers",
-        "line": {"color": _colours()[0], "width": 1.5},
+        "line": {"color": first_colours()[0], "width": 1.5},
         "hovertemplate": "step %{x:,}: %{y:,.4~g}<extra></extra>",
     }
-    layout = _layout(height=210, x="step", y=title)
+    layout = layout_of(height=210, x="step", y=title)
     layout["margin"]["t"] = MODE_BAR
     layout["xaxis"]["tickformat"] = ","
     layout["yaxis"] |= {"rangemode": "tozero", "tickformat": "~s" if field == "images_per_second" else ",~g"}
@@ -147,7 +145,7 @@ def rates(history: History, field: str, title: str) -> go.Figure:
 
 def rate_curve(curve: dict[str, Any], current: float) -> go.Figure:
     """Draw the loss at rising learning rates, the rate that is suggested, and the one that is set now."""
-    colour, other = _colours()
+    colour, other = first_colours()
     hover = "%{x:.2g}: %{y:.4g}<extra></extra>"
     raw = {"line": {"color": colour, "width": 1}, "opacity": 0.5, "name": "as it was", "hovertemplate": hover}
     smooth = {"line": {"color": colour, "width": 2.5}, "name": "smoothed", "hovertemplate": hover}
@@ -157,12 +155,12 @@ def rate_curve(curve: dict[str, Any], current: float) -> go.Figure:
             go.Scatter(x=curve["rates"], y=curve["smoothed"], mode="lines", **smooth),
         ]
     )
-    _style(figure, height=320, x="learning rate", y="loss (nats)", legend=True)
+    style(figure, height=320, x="learning rate", y="loss (nats)", legend=True)
     figure.update_xaxes(type="log", dtick=1, exponentformat="power")
     # What comes after the loss has blown up would press the rest flat.
     highest = max(curve["smoothed"][0], *curve["losses"][: len(curve["losses"]) // 2])
     figure.update_yaxes(range=[0, 1.3 * highest])
-    marks = [(current, "now", {"color": _ink(), "dash": "dot"}, 0.04)]
+    marks = [(current, "now", {"color": ink(), "dash": "dot"}, 0.04)]
     if curve["suggestion"]:
         marks.append((curve["suggestion"], "suggested", {"color": other, "dash": "dash"}, 0.13))
     for rate, name, line, height in marks:
@@ -204,17 +202,17 @@ def class_counts(classes: Sequence[str], counts: dict[str, list[int]], what: str
     whole_name = "%{customdata}: " if any(len(name) > MAX_LABEL for name in classes) else ""
     for split, numbers in counts.items():
         figure.add_bar(
-            x=_names(classes),
+            x=class_names(classes),
             y=numbers,
             name=split,
-            customdata=_names(classes),
+            customdata=class_names(classes),
             hovertemplate=whole_name + "%{y:,} " + what,
         )
     figure.update_layout(barmode="group").update_yaxes(tickformat=",")
-    return _label_classes(_style(figure, height=280, x="class", y=what, legend=True), classes)
+    return label_classes(style(figure, height=280, x="class", y=what, legend=True), classes)
 
 
-def _label_classes(figure: go.Figure, classes: Sequence[str]) -> go.Figure:
+def label_classes(figure: go.Figure, classes: Sequence[str]) -> go.Figure:
     """Label the x axis with names of classes so that they leave room for the bars; the pointer shows them whole."""
     long = [name for name in classes if len(name) > MAX_LABEL]
     if len(classes) > FLAT_LABELS or max(map(len, classes), default=0) > FLAT_LABEL:
@@ -223,53 +221,25 @@ def _label_classes(figure: go.Figure, classes: Sequence[str]) -> go.Figure:
         type="category",
         showticklabels=len(classes) <= MAX_LABELS,
         # Plotly leaves some of these out where it is narrow, as it does not of ticks that are listed.
-        labelalias=dict(zip(_names(long), _names([name[: MAX_LABEL - 1] + "…" for name in long]), strict=True)),
+        labelalias=dict(
+            zip(class_names(long), class_names([name[: MAX_LABEL - 1] + "…" for name in long]), strict=True)
+        ),
     )
 
 
-def _names(names: Sequence[str]) -> list[str]:
+def class_names(names: Sequence[str]) -> list[str]:
     """Make names of classes into text that Plotly shows as it is; it takes some HTML for markup."""
     return [html.escape(name, quote=False) for name in names]
-
-
-def recall_bars(per_class: list[dict]) -> go.Figure:
-    """Draw each class's share of right answers with its 95 % interval."""
-    low_high = [wilson_interval(round(row["recall"] * row["support"]), row["support"]) for row in per_class]
-    recalls = [row["recall"] for row in per_class]
-    figure = go.Figure(
-        go.Bar(
-            x=_names([row["class"] for row in per_class]),
-            y=[100 * recall for recall in recalls],
-            error_y={
-                "type": "data",
-                "symmetric": False,
-                "array": [100 * (high - recall) for recall, (_, high) in zip(recalls, low_high, strict=True)],
-                "arrayminus": [100 * (recall - low) for recall, (low, _) in zip(recalls, low_high, strict=True)],
-                "thickness": 1.2,
-                "color": _ink(),
-            },
-            customdata=[[*_names([row["class"]]), row["support"]] for row in per_class],
-            text=[f"{recall:.1%}" for recall in recalls],
-            textposition="inside",
-            insidetextanchor="start",
-            insidetextfont={"color": INK if is_dark() else PAPER},
-            hovertemplate="%{customdata[0]}: %{y:.2f}% of %{customdata[1]:,}<extra></extra>",
-            marker_color=_colours()[0],
-        )
-    )
-    figure.update_yaxes(range=[0, 105])
-    _style(figure, height=310, x="class", y="right (%)").update_layout(margin={"t": MODE_BAR})
-    return _label_classes(figure, [row["class"] for row in per_class])
 
 
 def probability_bars(probabilities: list[dict], true: str | None = None) -> go.Figure:
     """Draw the most probable classes of one image; the true one in green, the others not."""
     rows = probabilities[::-1]
-    colours = [RIGHT if row["label"] == true else _colours()[0] if true is None else WRONG for row in rows]
+    colours = [RIGHT if row["label"] == true else first_colours()[0] if true is None else WRONG for row in rows]
     figure = go.Figure(
         go.Bar(
             x=[100 * row["confidence"] for row in rows],
-            y=_names([row["label"] + (" (true)" if row["label"] == true else "") for row in rows]),
+            y=class_names([row["label"] + (" (true)" if row["label"] == true else "") for row in rows]),
             orientation="h",
             marker_color=colours,
             text=[sure(row["confidence"]) for row in rows],
@@ -278,67 +248,7 @@ def probability_bars(probabilities: list[dict], true: str | None = None) -> go.F
         )
     )
     figure.update_xaxes(range=[0, 103], tickvals=[0, 25, 50, 75, 100]).update_yaxes(type="category")
-    return _style(figure, height=40 + 34 * len(rows), x="probability (%)", y="")
-
-
-def confusion_chart(
-    matrix: np.ndarray, classes: Sequence[str], *, shares: bool, what: str = "images"
-) -> alt.LayerChart | alt.FacetChart:
-    """Draw the confusion matrix, each cell clickable: selection ``cell`` with fields ``true`` and ``predicted``.
-
-    shares: write each cell as a share of its row, in percent, not as a count. Its shade is that share either way.
-    what: is counted.
-    """
-    totals = np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    percent = 100 * matrix / totals
-    true, predicted = (axis.ravel() for axis in np.indices(matrix.shape))
-    names = np.array(classes, dtype=object)
-    table = pd.DataFrame(
-        {
-            "true": names[true],
-            "predicted": names[predicted],
-            "images": matrix.ravel(),
-            "share": percent.ravel().round(2),
-            # The diagonal would drown the mistakes: a root spreads the low end of the scale.
-            "shade": np.sqrt(percent.ravel() / 100),
-            "text": [
-                f"{value:.1f}" if shares else f"{count:,}"
-                for count, value in zip(matrix.ravel(), percent.ravel(), strict=True)
-            ],
-        }
-    )
-    table.loc[table.images == 0, "text"] = ""
-    scale = alt.Scale(paddingInner=0, paddingOuter=0, round=True)
-    axis: dict[str, Any] = {"labelOverlap": len(classes) > 20, "grid": False, "ticks": False, "domain": False}
-    base = alt.Chart(table).encode(
-        x=alt.X(
-            "predicted:O",
-            sort=list(classes),
-            scale=scale,
-            title="predicted",
-            axis=alt.Axis(labelAngle=0 if len(classes) <= 12 and max(map(len, classes)) < 7 else -45, **axis),
-        ),
-        y=alt.Y("true:O", sort=list(classes), scale=scale, title="true", axis=alt.Axis(**axis)),
-    )
-    cells = base.mark_rect(cursor="pointer").encode(
-        color=alt.Color("shade:Q", legend=None, scale=alt.Scale(domain=[0, 1])),
-        tooltip=[
-            alt.Tooltip("true:N"),
-            alt.Tooltip("predicted:N"),
-            alt.Tooltip("images:Q", title=what, format=","),
-            alt.Tooltip("share:Q", title="% of the true class"),
-        ],
-    )
-    cells = cells.add_params(alt.selection_point(name="cell", fields=["true", "predicted"], empty=False))
-    layers: list[alt.Chart] = [cells]
-    if len(classes) <= 20:
-        strong, weak = (INK, PAPER) if is_dark() else (PAPER, INK)
-        text = base.mark_text(fontSize=12, tooltip=None).encode(
-            text="text:N",
-            color=alt.condition("datum.shade > 0.5", alt.ColorValue(strong), alt.ColorValue(weak)),
-        )
-        layers.append(text)
-    return alt.layer(*layers).properties(height=max(360, min(720, 36 * len(classes) + 60)))
+    return style(figure, height=40 + 34 * len(rows), x="probability (%)", y="")
 
 
 def histogram(values: np.ndarray, title: str, bins: int = 40) -> go.Figure:
@@ -352,11 +262,11 @@ def histogram(values: np.ndarray, title: str, bins: int = 40) -> go.Figure:
             width=widths.tolist(),
             customdata=np.stack([edges[:-1], edges[1:]], axis=1).tolist(),
             hovertemplate="%{customdata[0]:,.4~g} to %{customdata[1]:,.4~g}: %{y:,} images<extra></extra>",
-            marker_color=_colours()[0],
+            marker_color=first_colours()[0],
         )
     )
     figure.update_yaxes(tickformat=",")
-    return _style(figure, height=220, x=title, y="images")
+    return style(figure, height=220, x=title, y="images")
 
 
 def level_chart(levels: np.ndarray) -> go.Figure:
@@ -364,7 +274,7 @@ def level_chart(levels: np.ndarray) -> go.Figure:
     figure = go.Figure()
     shares = 100 * levels / levels.sum(axis=1, keepdims=True)
     names = ("red", "green", "blue") if len(levels) == 3 else ("grey",)
-    colours = ("#D0342C", "#1B8A3A", "#2F6FDE") if len(levels) == 3 else (_colours()[0],)
+    colours = ("#D0342C", "#1B8A3A", "#2F6FDE") if len(levels) == 3 else (first_colours()[0],)
     for name, colour, share in zip(names, colours, shares, strict=True):
         figure.add_scatter(
             x=list(range(256)),
@@ -375,7 +285,7 @@ def level_chart(levels: np.ndarray) -> go.Figure:
             fill="tozeroy" if len(levels) == 1 else None,
             hovertemplate="%{y:.3g}%",
         )
-    _style(figure, height=260, x="level of a pixel", y="pixels (%), logarithmic", legend=len(levels) == 3)
+    style(figure, height=260, x="level of a pixel", y="pixels (%), logarithmic", legend=len(levels) == 3)
     figure.update_yaxes(type="log", dtick=1, tickformat=",.4~g")
     return figure.update_xaxes(range=[-2, 257])
 
@@ -384,7 +294,7 @@ def point_chart(points: pd.DataFrame, classes: Sequence[str]) -> go.Figure:
     """Draw points in a plane, coloured by class. points: columns x, y, label and split."""
     figure = go.Figure()
     symbols = {"train": "circle", "val": "diamond", "test": "x"}
-    for label, name in enumerate(_names(classes)):
+    for label, name in enumerate(class_names(classes)):
         for split, symbol in symbols.items():
             part = points[(points.label == label) & (points.split == split)]
             if len(part):
@@ -393,14 +303,14 @@ def point_chart(points: pd.DataFrame, classes: Sequence[str]) -> go.Figure:
                     y=part.y.tolist(),
                     name=f"{name}, {split}",
                     mode="markers",
-                    marker={"symbol": symbol, "size": 6, "color": _category(label), "opacity": 0.75},
+                    marker={"symbol": symbol, "size": 6, "color": category(label), "opacity": 0.75},
                     hovertemplate="%{x:.3g}, %{y:.3g}",
                 )
-    _style(figure, height=460, x="first principal component", y="second principal component", legend=True)
+    style(figure, height=460, x="first principal component", y="second principal component", legend=True)
     return figure.update_layout(hovermode="closest")
 
 
-def _category(number: int) -> str:
+def category(number: int) -> str:
     """Return the theme's categorical colour of a number."""
     colours = CATEGORIES["dark" if is_dark() else "light"]
     return colours[number % len(colours)]

@@ -1,6 +1,6 @@
 """The pages, and the choices that they share. Choices live in the URL, so that a link shows the same view."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Never
 
 import streamlit as st
@@ -36,13 +36,13 @@ def enter() -> None:
         st.rerun()
 
 
-def go(page: str, **choices: str) -> Never:
+def go(page: str, **choices: str | list[str]) -> Never:
     """Switch to a page with choices in its URL."""
     st.switch_page(PAGES[page], query_params=choices)
 
 
-def link(page: str, text: str, **choices: str) -> None:
-    """Offer the way to a page with choices in its URL."""
+def link(page: str, text: str, **choices: str | list[str]) -> None:
+    """Offer the way to a page with choices in its URL; a range is a choice of two."""
     st.page_link(PAGES[page], label=text, query_params=choices)
 
 
@@ -66,6 +66,30 @@ def _choose(text: str, key: str, options: list[str], format_func: Callable[[str]
         options,
         format_func=format_func,
         key=key,
+        persist_state="session",
+        on_change=_note_choice,
+        args=(key,),
+    )
+
+
+def choose_view(text: str, options: Sequence[str], key: str) -> str:
+    """Let the person choose one of a few, shown side by side: the first unless the URL says, or was chosen before.
+
+    Streamlit's own binding would forget it on the way to another page and back.
+    """
+    asked = st.query_params.get(key)
+    wanted = asked if asked in options else st.session_state.get(key)
+    chosen = wanted if wanted in options else options[0]
+    st.session_state[key] = chosen
+    # Each change of the URL is a step of the browser's history: none is made for what needs no saying.
+    if chosen != (asked or options[0]):
+        st.query_params[key] = chosen
+    return st.segmented_control(
+        text,
+        options,
+        key=key,
+        required=True,
+        label_visibility="collapsed",
         persist_state="session",
         on_change=_note_choice,
         args=(key,),

@@ -45,7 +45,7 @@ def best_epoch(history: History) -> Epoch | None:
 
 def history_of(run: Run) -> History:
     """Read a run's log; kept until the log grows."""
-    return _history(str(run.log), _state(run.log))
+    return _history(str(run.log), state_of(run.log))
 
 
 @st.cache_data(max_entries=1000, show_spinner=False)
@@ -55,7 +55,7 @@ def _history(path: str, state: tuple[int, int]) -> History:
 
 def predictions_of(run: Run, split: str) -> Predictions:
     path = run.predictions(split)
-    return _predictions(str(path), _state(path))
+    return _predictions(str(path), state_of(path))
 
 
 # Shared, not copied: nobody writes to the arrays.
@@ -64,7 +64,7 @@ def _predictions(path: str, state: tuple[int, int]) -> Predictions:
     return load_predictions(Path(path))
 
 
-def _state(path: Path) -> tuple[int, int]:
+def state_of(path: Path) -> tuple[int, int]:
     try:
         about = path.stat()
     except OSError:

@@ -1,0 +1,1 @@
+"""The views of the Evaluate page: each shows one side of a run's predictions."""

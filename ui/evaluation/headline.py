@@ -1,0 +1,115 @@
+"""How good a run is, beside what that is to be measured by."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import streamlit as st
+
+from engine.dataset import is_prepared, open_dataset
+from engine.inspection import DEFAULT_THRESHOLD, load_inspection
+from engine.metrics import wilson_interval
+from engine.predictions import Predictions
+from engine.recipes import published
+from engine.runs import Run
+from engine.words import counted
+from ui.state import link
+from ui.tables import SPLIT_NAMES, in_words, item_of, state_of
+from ui.wording import plain
+
+# Classes are uneven where the largest has so many times the images of the smallest.
+UNEVEN = 1.5
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of the headline: what it is, its value, what it is of, and what is meant by it."""
+
+    name: str
+    value: str
+    of: str
+    meaning: str | None = None
+
+
+def show_headline(run: Run, predictions: Predictions, result: dict) -> None:
+    figures = _figures(run, predictions, result)
+    # The interval is the longest of what stands below a figure.
+    columns = st.columns([1.6, *[1] * (len(figures) - 1)])
+    for column, figure in zip(columns, figures, strict=True):
+        column.metric(figure.name, figure.value, help=figure.meaning)
+        column.caption(figure.of)
+    if (theirs := published(run.recipe)) is not None:
+        st.caption(f"Published: {plain(theirs['source'])}.")
+    _show_leaks(run, predictions)
+
+
+def _figures(run: Run, predictions: Predictions, result: dict) -> list[Figure]:
+    count, right = len(predictions), int(predictions.right.sum())
+    item = item_of(run.recipe.dataset)
+    figures = [
+        Figure(
+            f"Accuracy on the {SPLIT_NAMES[predictions.split]} {item}s",
+            f"{predictions.accuracy:.2%}",
+            in_words(right, count),
+        ),
+        Figure("Mistakes", f"{count - right:,}", f"of {counted(count, item)}"),
+    ]
+    top = result["top_5_accuracy"]
+    if top is not None:
+        meaning = "How often the true class is among the five most probable."
+        figures.append(Figure("Top 5", f"{top:.2%}", f"{round(top * count):,} of {count:,}", meaning))
+    supports = np.bincount(predictions.labels)
+    present = supports[supports > 0]
+    if present.max() >= UNEVEN * present.min():
+        meaning = f"The classes have from {present.min():,} to {present.max():,} {item}s: here each counts as much."
+        of = f"mean recall of {len(present)} classes"
+        figures.append(Figure("Balanced accuracy", f"{result['balanced_accuracy']:.2%}", of, meaning))
+    commonest = int(supports.argmax())
+    of = f"{supports[commonest]:,} of {count:,} are {plain(predictions.classes[commonest])}"
+    meaning = "The accuracy of always answering the commonest class: what a model has to beat."
+    figures.append(Figure("Baseline", f"{result['majority_baseline']:.2%}", of, meaning))
+    theirs = published(run.recipe)
+    if theirs and f"{predictions.split}_accuracy" in theirs:
+        score = theirs[f"{predictions.split}_accuracy"]
+        figures.append(Figure("Published", f"{score:.2%}", "for the same recipe"))
+    return figures
+
+
+def _show_leaks(run: Run, predictions: Predictions) -> None:
+    """Say the accuracy without the test images that the model has seen in training, where these are known."""
+    name = run.recipe.dataset
+    if predictions.stored_in != "test" or not is_prepared(name):
+        return
+    item = item_of(name)
+    leaked = _leaked(name, predictions.fingerprint, state_of(open_dataset(name).folder / "inspection.json"))
+    if leaked is None:
+        link(
+            "explore",
+            f"Check whether test {item}s are in the training set too",
+            dataset=name,
+            **({"view": "Copies and leaks"} if item == "image" else {}),
+        )
+        return
+    seen = np.isin(predictions.indices, leaked)
+    if not seen.any():
+        st.caption(f"None of these {item}s has a twin in the training set, by the check of the dataset.")
+        return
+    twins = int(seen.sum())
+    have = "has a twin" if twins == 1 else "have a twin"
+    if seen.all():
+        st.caption(f"All of these {item}s {have} in the training set: this accuracy says nothing about new ones.")
+        return
+    unseen = predictions.only(~seen)
+    right = int(unseen.right.sum())
+    low, high = wilson_interval(right, len(unseen))
+    st.markdown(
+        f"Without the {counted(twins, item)} that {have} in the training set: **{unseen.accuracy:.2%}** "
+        f"({right:,} of {len(unseen):,}, 95% interval {low:.2%} to {high:.2%})."
+    )
+
+
+@st.cache_data(max_entries=100, show_spinner=False)
+def _leaked(name: str, fingerprint: str, state: tuple[int, int]) -> list[int] | None:
+    """List the test images with a twin in train; None where the dataset of these predictions was not checked."""
+    dataset = open_dataset(name)
+    inspection = load_inspection(dataset) if dataset.fingerprint == fingerprint else None
+    return None if inspection is None else inspection.leaked_test(DEFAULT_THRESHOLD)

@@ -1,0 +1,1 @@
+"""The views of the Gallery page: the images behind the figures."""

@@ -1,0 +1,203 @@
+"""The map: images placed so that those which the network takes for alike lie close together."""
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import plotly.graph_objects as go
+import streamlit as st
+
+from engine.dataset import Dataset
+from engine.embedding import Placing, load_places, pca, save_places, tsne
+from engine.errors import LoupeError
+from engine.predictions import Predictions
+from engine.runs import Run
+from engine.steps import result_of
+from ui.charts import CONFIG, RIGHT, WRONG, category, class_names, style
+from ui.gallery.features import have_features, open_classifier
+from ui.gallery.points import places_of_rows, show_rows
+from ui.gallery.sheet import show_sheet
+from ui.tables import item_of, state_of, sure
+from ui.wording import show_problem
+
+if TYPE_CHECKING:
+    from engine.features import Features
+
+# Of more images so many are placed, drawn at random: more could not be told apart.
+MOST = 10_000
+PCA, TSNE, NUMBERS = "PCA of the features", "t-SNE of the features", "The numbers themselves"
+COLOURS = ("True class", "Predicted class", "Right or wrong")
+# Ten colours, each with another symbol when they are through.
+SYMBOLS = ("circle", "square", "diamond", "cross", "x", "triangle-up", "star", "hexagon", "triangle-down", "pentagon")
+MOST_IN_LEGEND = 20
+
+
+def show_map(run: Run, predictions: Predictions, dataset: Dataset, rows: np.ndarray, words: str) -> int | None:
+    """Show a map of all images with the chosen ones in colour; returns the row that was just clicked below it."""
+    item = item_of(run.recipe.dataset)
+    left, right = st.columns(2)
+    choices = (NUMBERS, PCA, TSNE) if dataset.kind == "table" else (PCA, TSNE)
+    how = left.segmented_control(
+        "Placed by", choices, default=choices[0], key="places", required=True, bind="query-params"
+    )
+    colour = right.segmented_control(
+        "Coloured by", COLOURS, default=COLOURS[0], key="colour", required=True, bind="query-params"
+    )
+    placed = np.arange(len(predictions))
+    if len(placed) > MOST:
+        placed = np.sort(np.random.default_rng(0).choice(placed, MOST, replace=False))
+    found = _places(run, predictions, dataset, how or choices[0], placed)
+    if found is None:
+        return None
+    places, about = found
+    coloured = np.isin(placed, rows)
+    event = st.plotly_chart(
+        map_chart(predictions, placed, places, coloured, colour or COLOURS[0], item),
+        config=CONFIG | {"modeBarButtonsToRemove": ["autoScale2d"], "displayModeBar": True},
+        on_select="rerun",
+        selection_mode=("points", "box", "lasso"),
+        key=f"map-{run.id}",
+    )
+    st.caption(f"{_shown_in_words(predictions, coloured, item, words)} {about}")
+    picked = [int(point["customdata"][0]) for point in event["selection"]["points"] if point.get("customdata")]
+    if not picked:
+        st.info(
+            f"Draw a box or a loop around points, or click one, to see its {item}s here.",
+            icon=":material/highlight_alt:",
+        )
+        return None
+    chosen = rows[np.isin(rows, picked)]
+    if dataset.kind == "table":
+        show_rows(run, predictions, dataset, chosen)
+        return None
+    return show_sheet(predictions, dataset, chosen, f"{words} in the region")
+
+
+def _shown_in_words(predictions: Predictions, coloured: np.ndarray, item: str, words: str) -> str:
+    """Say what of a map is in colour, and of how many images it is a map."""
+    few = len(coloured) < len(predictions)
+    all_of_them = f"{len(coloured):,} of {len(predictions):,} {item}s, drawn at random" if few else f"all {item}s"
+    if coloured.all():
+        return f"Shown: {all_of_them}."
+    grey = int((~coloured).sum())
+    return f"Shown: {all_of_them}. In colour: {int(coloured.sum()):,} {words}; in grey: the other {grey:,}."
+
+
+def _places(
+    run: Run, predictions: Predictions, dataset: Dataset, how: str, placed: np.ndarray
+) -> tuple[np.ndarray, str] | None:
+    """Return places, float32 (placed, 2), and what they are in words; None while they are not to be had."""
+    if how == NUMBERS:
+        places, share = places_of_rows(predictions, dataset)
+        return places[placed], f"The two directions shown have {share:.0%} of the variance of the training rows."
+    classifier = open_classifier(run)
+    if classifier is None:
+        return None
+    from engine.features import Features
+
+    item, indices = item_of(run.recipe.dataset), predictions.indices[placed]
+    try:
+        features = Features(dataset, predictions.stored_in, classifier.extractor)
+        if not have_features(features, np.sort(indices), f"{predictions.split} {item}s", "compute-map"):
+            return None
+        if how == PCA:
+            places, share = _pca(run.id, predictions.split, state_of(run.weights), features, indices)
+            return places, f"The two directions shown have {share:.0%} of the variance of {features.width:,} features."
+        neighbourhoods = _tsne(run, predictions, features, indices)
+    except LoupeError as error:
+        show_problem(error)
+        return None
+    if neighbourhoods is None:
+        return None
+    return neighbourhoods, "Near points are alike to the network; distances between far groups mean little in t-SNE."
+
+
+# Shared, not copied: nobody writes to them.
+@st.cache_resource(max_entries=20, show_spinner=False)
+def _pca(
+    run: str, split: str, state: tuple[int, int], _features: "Features", _indices: np.ndarray
+) -> tuple[np.ndarray, float]:
+    return pca(_values(_features, _indices))
+
+
+def _values(features: "Features", indices: np.ndarray) -> np.ndarray:
+    return features.open().numpy()[indices]
+
+
+def _tsne(run: Run, predictions: Predictions, features: "Features", indices: np.ndarray) -> np.ndarray | None:
+    """Return the places that were kept beside the run; where there are none, offer to compute them."""
+    path, key = run.path / f"tsne-{predictions.split}.npz", f"{features.values.name} {len(indices)}"
+    places = load_places(path, key)
+    if places is not None and len(places) == len(indices):
+        return places
+    place = st.empty()
+    with place.container():
+        asked = st.button(f"Place {len(indices):,} points by t-SNE", icon=":material/play_arrow:", key="compute-tsne")
+        st.caption("Ten thousand take about half a minute on two cores. Done once, and kept with the run.")
+    if not asked:
+        return None
+    bar = place.progress(0.0, text="Looking for the neighbours of each")
+
+    def tell(progress: Placing) -> None:
+        if progress.done:
+            bar.progress(progress.done / progress.total, text=f"{progress.done:,} of {progress.total:,} iterations")
+
+    places = result_of(tsne(_values(features, indices)), tell)
+    place.empty()
+    with suppress(LoupeError):  # the map is there all the same, and is computed again next time
+        save_places(path, places, key)
+    return places
+
+
+def map_chart(
+    predictions: Predictions, placed: np.ndarray, places: np.ndarray, coloured: np.ndarray, by: str, item: str
+) -> go.Figure:
+    """Draw a map; points carry their row. placed: rows. coloured: which of them are; the rest lies grey below."""
+    figure = go.Figure()
+    # WebGL draws ten thousand points at once; of a few it would be slower to start.
+    kind = go.Scattergl if len(placed) > 1000 else go.Scatter
+    names = class_names(predictions.classes)
+    grey = ~coloured
+    if grey.any():
+        marker = {"size": 4, "color": "#8A8276", "opacity": 0.25}
+        figure.add_trace(
+            kind(x=places[grey, 0], y=places[grey, 1], mode="markers", marker=marker, hoverinfo="skip", name="others")
+        )
+
+    def add(mask: np.ndarray, name: str, marker: dict[str, Any]) -> None:
+        rows = placed[mask]
+        if not len(rows):
+            return
+        said = [
+            [
+                int(row),
+                names[predictions.labels[row]],
+                names[predictions.predicted[row]],
+                sure(predictions.confidence[row]),
+            ]
+            for row in rows
+        ]
+        figure.add_trace(
+            kind(
+                x=places[mask, 0],
+                y=places[mask, 1],
+                mode="markers",
+                name=name,
+                marker={"size": 6, "opacity": 0.8} | marker,
+                customdata=said,
+                hovertemplate="%{customdata[1]} → %{customdata[2]}, %{customdata[3]}<extra></extra>",
+            )
+        )
+
+    if by == COLOURS[2]:
+        right = predictions.right[placed]
+        add(coloured & right, "right", {"color": RIGHT, "symbol": "circle"})
+        add(coloured & ~right, "wrong", {"color": WRONG, "symbol": "x", "size": 8})
+    else:
+        labels = (predictions.labels if by == COLOURS[0] else predictions.predicted)[placed]
+        for label, name in enumerate(names):
+            symbol = SYMBOLS[label // 10 % len(SYMBOLS)]
+            add(coloured & (labels == label), name, {"color": category(label), "symbol": symbol})
+    style(figure, height=620, x="", y="", legend=len(names) <= MOST_IN_LEGEND or by == COLOURS[2])
+    figure.update_xaxes(showticklabels=False, zeroline=False).update_yaxes(showticklabels=False, zeroline=False)
+    return figure.update_layout(hovermode="closest", dragmode="lasso")

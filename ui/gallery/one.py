@@ -1,0 +1,195 @@
+"""One image, looked into: what was answered, where the evidence is, and which training images are like it."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import streamlit as st
+
+from engine.dataset import Dataset
+from engine.errors import LoupeError
+from engine.predictions import Predictions, top
+from engine.runs import Run
+from engine.selection import rank
+from engine.words import counted
+from ui.charts import CONFIG, probability_bars
+from ui.contact_sheet import Tile, contact_sheet, enlarged
+from ui.gallery.features import have_features, open_classifier
+from ui.gallery.points import show_point
+from ui.pictures import name_of, picture_of
+from ui.tables import item_of, state_of, sure
+from ui.wording import plain, show_problem
+
+if TYPE_CHECKING:
+    from engine.classifier import Classifier
+    from engine.neighbours import Neighbour
+    from engine.saliency import Saliency
+
+SIDE = 300
+# What heat may be shown for, besides each class.
+ANSWER, TRUTH = -1, -2
+
+
+def show_one(run: Run, predictions: Predictions, dataset: Dataset, row: int, rows: np.ndarray, words: str) -> None:
+    """Show one image large. rows: those that are stepped through, which it may not be one of."""
+    _show_steps(row, rows, words)
+    classifier = open_classifier(run)
+    if dataset.kind == "table":
+        about, picture = st.columns([2, 3], gap="large")
+        with picture:
+            show_point(run, predictions, dataset, row, classifier)
+    else:
+        picture, evidence, about = st.columns([3, 3, 4], gap="medium")
+        with picture:
+            st.image(enlarged(picture_of(predictions, dataset, row), SIDE), width="stretch")
+        if classifier is not None:
+            with evidence:
+                _show_saliency(run, classifier, predictions, dataset, row)
+    with about:
+        _show_answer(predictions, dataset, row, item_of(run.recipe.dataset))
+    if classifier is not None:
+        _show_neighbours(run, classifier, predictions, dataset, row)
+
+
+def _show_steps(row: int, rows: np.ndarray, words: str) -> None:
+    """Offer the way back, and to the images before and after, by button and by key."""
+    places = np.flatnonzero(rows == row)
+    place = int(places[0]) if len(places) else None
+    before = rows[place - 1] if place else None
+    after = rows[place + 1] if place is not None and place + 1 < len(rows) else rows[0] if place is None else None
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.button("All of them", icon=":material/grid_view:", shortcut="Esc", on_click=_close, key="close")
+        for name, icon, key, to in (
+            ("Previous", ":material/chevron_left:", "Left", before),
+            ("Next", ":material/chevron_right:", "Right", after),
+        ):
+            st.button(name, icon=icon, shortcut=key, disabled=to is None, on_click=_open, args=(to,), key=name.lower())
+        where = f"{place + 1:,} of {len(rows):,} {words}" if place is not None else f"not one of the {words}"
+        st.caption(where)
+
+
+def _open(row: int) -> None:
+    st.query_params["image"] = str(row)
+
+
+def _close() -> None:
+    st.query_params.pop("image", None)
+
+
+def _show_answer(predictions: Predictions, dataset: Dataset, row: int, item: str) -> None:
+    truth = predictions.classes[predictions.labels[row]]
+    answer = plain(predictions.classes[predictions.predicted[row]])
+    right = predictions.right[row]
+    verdict = ":green[:material/check: recognised]" if right else f":orange[:material/close: taken for **{answer}**]"
+    of_truth = predictions.probabilities[row, predictions.labels[row]]
+    st.markdown(f"**{plain(truth)}**, {verdict} with {sure(predictions.confidence[row])}")
+    st.plotly_chart(
+        probability_bars(top(predictions.probabilities[row], predictions.classes), truth),
+        config=CONFIG,
+        key="probabilities",
+    )
+    facts = [
+        f"The true class got {sure(of_truth)}: a loss of **{predictions.losses[row]:.3g} nats**, rank "
+        f"{rank(predictions, row):,} of {counted(len(predictions), item)}, the highest first.",
+        f"Image: **{plain(name_of(predictions, dataset, row))}**",
+    ]
+    st.markdown("\n".join(f"- {fact}" for fact in facts))
+
+
+def _show_saliency(run: Run, classifier: "Classifier", predictions: Predictions, dataset: Dataset, row: int) -> None:
+    """Show where in a picture the evidence for a class is, laid over what the model sees."""
+    from engine.saliency import overlay
+
+    picture = picture_of(predictions, dataset, row)
+    place = st.empty()
+    labels = {ANSWER: int(predictions.predicted[row]), TRUTH: int(predictions.labels[row])}
+
+    def name(choice: int) -> str:
+        said = predictions.classes[labels.get(choice, choice)]
+        return {ANSWER: f"the answer: {said}", TRUTH: f"the true class: {said}"}.get(choice, said)
+
+    choice = st.selectbox(
+        "Evidence for", [ANSWER, TRUTH, *range(len(predictions.classes))], format_func=name, key="evidence"
+    )
+    strength = st.slider(
+        "Strength", 0.0, 1.0, 0.6, 0.05, key="strength", help="How much of the picture the heat hides."
+    )
+    try:
+        found = _saliency(run.id, state_of(run.weights), row, labels.get(choice, choice), classifier, picture)
+    except LoupeError as error:
+        place.empty()
+        show_problem(error)
+        return
+    seen = classifier.see(picture)
+    factor = max(1, SIDE // max(seen.shape[:2]))
+    heat = found.heat.repeat(factor, axis=0).repeat(factor, axis=1)
+    place.image(overlay(enlarged(seen, SIDE), heat, strength), width="stretch")
+    if not found.heat.any():
+        st.caption("Nothing in this picture speaks for that class.")
+        return
+    if found.layer is None:
+        how = "how much the class's score changes with each pixel"
+    else:
+        height, width = found.side or (0, 0)
+        how = f"Grad-CAM at the layer {found.layer}, whose maps have {width} x {height} fields"
+    st.caption(f"Bright where the evidence for the class is: {plain(how)}.")
+
+
+# Shared, not copied: nobody writes to it.
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _saliency(
+    run: str, state: tuple[int, int], row: int, target: int, _classifier: "Classifier", _picture: np.ndarray
+) -> "Saliency":
+    from engine.saliency import saliency
+
+    return saliency(_classifier, _picture, target)
+
+
+def _show_neighbours(run: Run, classifier: "Classifier", predictions: Predictions, dataset: Dataset, row: int) -> None:
+    """Show the training images that the model takes for most alike."""
+    from engine.neighbours import nearest, training_features, training_rows
+
+    item = item_of(run.recipe.dataset)
+    st.subheader(f"Nearest training {item}s")
+    try:
+        features, rows = training_features(classifier, dataset), training_rows(run, dataset)
+        if not have_features(features, rows, f"training {item}s", "compute-training"):
+            return
+        found = nearest(features, rows, picture_of(predictions, dataset, row))
+    except LoupeError as error:
+        show_problem(error)
+        return
+    if dataset.kind == "table":
+        _show_nearest_rows(dataset, found)
+    else:
+        truth = int(predictions.labels[row])
+        tiles = [_neighbour_tile(dataset, neighbour, truth) for neighbour in found]
+        contact_sheet(tiles, name="nearest training images", key="neighbours", width=92)
+    st.caption(
+        f"Of the {counted(len(rows), item)} that it was trained on, those whose {features.width:,} features, the "
+        f"numbers that it answers from, are nearest. Below: class and distance; 0 is an exact copy. "
+        + (f"Solid green frame: the class of this {item}; dashed orange: another." if dataset.kind == "images" else "")
+    )
+
+
+def _neighbour_tile(dataset: Dataset, neighbour: "Neighbour", truth: int) -> Tile:
+    name = dataset.classes[neighbour.label]
+    return Tile(
+        index=neighbour.index,
+        image=dataset.splits["train"].images[neighbour.index],
+        title=f"{name}, training image {neighbour.index:,}, at a distance of {neighbour.distance:.3g}",
+        lines=(name, f"{neighbour.distance:.3g}"),
+        mark="right" if neighbour.label == truth else "wrong",
+    )
+
+
+def _show_nearest_rows(dataset: Dataset, found: list["Neighbour"]) -> None:
+    numbers = dataset.splits["train"].images[[neighbour.index for neighbour in found]]
+    st.dataframe(
+        {
+            "Class": [dataset.classes[neighbour.label] for neighbour in found],
+            "Distance": [neighbour.distance for neighbour in found],
+        }
+        | {f"x{number}": column for number, column in enumerate(numbers.T, start=1)}
+        | {"Row": [neighbour.index for neighbour in found]},
+        hide_index=True,
+    )

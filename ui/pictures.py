@@ -1,0 +1,49 @@
+"""The pictures behind a run's predictions, and how one is shown on a contact sheet."""
+
+import numpy as np
+import streamlit as st
+
+from engine.dataset import Dataset
+from engine.errors import LoupeError
+from engine.origins import open_origins
+from engine.predictions import Predictions
+from engine.runs import Run, dataset_of
+from ui.contact_sheet import Tile
+from ui.tables import sure
+from ui.wording import plain
+
+
+def open_pictures(run: Run, predictions: Predictions) -> Dataset | None:
+    """Open the dataset that predictions are of; where it is gone, or another by now, say so and return None."""
+    try:
+        return dataset_of(run, predictions)
+    except LoupeError as error:
+        st.info(plain(error), icon=":material/hide_image:")
+        return None
+
+
+def picture_of(predictions: Predictions, dataset: Dataset, row: int) -> np.ndarray:
+    """Return the stored image of a row: uint8 (height, width, channels), or float32 (features,) of a table."""
+    return dataset.splits[predictions.stored_in].images[predictions.indices[row]]
+
+
+def name_of(predictions: Predictions, dataset: Dataset, row: int) -> str:
+    """Name an image by its file where it was imported from one, else by its place."""
+    index = int(predictions.indices[row])
+    origins = open_origins(dataset, predictions.stored_in)
+    return origins.of(index)["file"] if origins else f"number {index:,} of the {predictions.stored_in} split"
+
+
+def tile_of(predictions: Predictions, dataset: Dataset, row: int, lines: bool = True) -> Tile:
+    """Make the tile of an image, framed as right or wrong; below it, if asked, what was answered."""
+    truth = predictions.classes[predictions.labels[row]]
+    answer = predictions.classes[predictions.predicted[row]]
+    how_sure = sure(predictions.confidence[row])
+    right = bool(predictions.right[row])
+    return Tile(
+        index=row,
+        image=picture_of(predictions, dataset, row),
+        title=f"{truth}, recognised with {how_sure}" if right else f"{truth}, taken for {answer} with {how_sure}",
+        lines=(truth if right else f"{truth} → {answer}", how_sure) if lines else (),
+        mark="right" if right else "wrong",
+    )
