@@ -119,3 +119,9 @@ def _put(records: list, record: Epoch | Evaluated) -> None:
     if records and records[-1].step == record.step:
         records.pop()
     records.append(record)
+
+
+def best_epoch(history: History) -> Epoch | None:
+    """Return the epoch of the highest validation accuracy, then of the lowest loss, then the first of those."""
+    validated = [epoch for epoch in history.epochs if epoch.val_accuracy is not None]
+    return max(validated, key=lambda epoch: (epoch.val_accuracy or 0.0, -(epoch.val_loss or 0.0)), default=None)

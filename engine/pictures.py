@@ -1,5 +1,6 @@
 """Opening pictures that people bring, made into what they would expect to see."""
 
+import base64
 import io
 import warnings
 from collections.abc import Iterator
@@ -19,6 +20,9 @@ MAX_FILE_BYTES = 400_000_000
 # Raster formats that Pillow decodes by itself; EPS, for one, would start Ghostscript on the file.
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF", "TGA", "ICO")
 SUFFIXES = ("png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff", "ppm", "pgm", "jp2", "avif", "tga", "ico")
+
+# For a browser larger pictures become JPEG; below this PNG is as small, and exact.
+JPEG_FROM_PIXELS = 96
 
 # How a picture is brought to another shape: its middle is cut out, or it is laid whole on black.
 FITS = ("crop", "pad")
@@ -75,6 +79,17 @@ def fit_picture(content: bytes, height: int, width: int, channels: int, fit: str
             whole.paste(plain, ((width - size[0]) // 2, (height - size[1]) // 2))
             plain = whole
         return _as_array(plain, channels), original
+
+
+def data_url(image: np.ndarray, most: int | None = None) -> str:
+    """Encode an image, uint8 (height, width, channels), for a browser; shrunk to ``most`` pixels where it is larger."""
+    picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+    if most:
+        picture.thumbnail((most, most))
+    kind = "jpeg" if max(picture.size) >= JPEG_FROM_PIXELS else "png"
+    content = io.BytesIO()
+    picture.save(content, kind)
+    return f"data:image/{kind};base64,{base64.b64encode(content.getvalue()).decode()}"
 
 
 def look_at(file: BinaryIO) -> Original:

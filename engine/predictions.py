@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from engine.dataset import Dataset
 from engine.errors import LoupeError, reason_of
 from engine.paths import replacing
 
@@ -65,6 +66,11 @@ class Predictions:
     def loss(self) -> float:
         """Mean cross-entropy in nats."""
         return float(self.losses.mean())
+
+    def are_of(self, dataset: Dataset) -> bool:
+        """Tell whether these are of a dataset as it is now."""
+        stored = dataset.splits.get(self.stored_in, ())
+        return dataset.fingerprint == self.fingerprint and int(self.indices.max()) < len(stored)
 
     def only(self, rows: np.ndarray) -> "Predictions":
         """Return the predictions of some images: their rows, or a mask."""

@@ -1,10 +1,7 @@
 """The evaluation of a run as one HTML file, which opens in any browser without a network, now and in ten years."""
 
-import base64
-import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,7 +9,6 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-from PIL import Image
 
 from engine.calibration import (
     answered_above,
@@ -28,24 +24,24 @@ from engine.drawing import Axis, Line, line_chart, ticks_around
 from engine.errors import LoupeError
 from engine.evaluation import evaluation
 from engine.inspection import DEFAULT_THRESHOLD, load_inspection
-from engine.log import History
+from engine.log import History, best_epoch
 from engine.metrics import most_confused, wilson_interval
 from engine.origins import open_origins
 from engine.paths import replacing
+from engine.pictures import JPEG_FROM_PIXELS, data_url
 from engine.predictions import Predictions, load_predictions
 from engine.recipes import FIELDS, published_in_words
 from engine.records import Epoch
 from engine.runs import Run
 from engine.selection import in_order, select
-from engine.words import counted, duration, shown
+from engine.words import SPLIT_NAMES, counted, duration, shown, sure
 
 ENDINGS = (".html", ".htm")
-SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
 MOST_PAIRS, PICTURES_OF_PAIR, HIGHEST_LOSSES = 8, 6, 24
 THRESHOLDS = (0.5, 0.8, 0.9, 0.95, 0.99)
 MOST_POINTS, MOST_MARKS = 300, 50
 # Larger pictures are made this small and sent as JPEG; below 96 pixels PNG is as small, and exact.
-LARGEST_PICTURE, JPEG_FROM_PIXELS = 192, 96
+LARGEST_PICTURE = 192
 # Up to so many classes the matrix has numbers in cells of full size, and up to so many others in small ones.
 LARGE_CELLS, SMALL_CELLS = 20, 60
 # A matrix of a thousand classes would be a million cells.
@@ -91,7 +87,7 @@ def write_report(run: Run, predictions: Predictions, dataset: Dataset | None, pa
 def report_html(run: Run, predictions: Predictions, dataset: Dataset | None) -> str:
     """Make the report of a run on a split. Without its dataset as it was at the evaluation it has no pictures."""
     recipe, history = run.recipe, run.history()
-    same = dataset is not None and _is_of(predictions, dataset)
+    same = dataset is not None and predictions.are_of(dataset)
     kind = dataset.kind if dataset else kind_of(recipe.dataset)
     item = "row" if kind == "table" else "image"
     pictures = Pictures(predictions, dataset) if dataset and same and kind == "images" else None
@@ -105,7 +101,7 @@ def report_html(run: Run, predictions: Predictions, dataset: Dataset | None) -> 
         "count": len(predictions),
         "right": int(predictions.right.sum()),
         "split": SPLIT_NAMES.get(predictions.split, shown(predictions.split)),
-        "made": _made(run),
+        "made": run.made,
         "status": run.status(history),
         "result": result,
         "names": names,
@@ -132,12 +128,6 @@ def report_html(run: Run, predictions: Predictions, dataset: Dataset | None) -> 
     return _template().render(context)
 
 
-def _is_of(predictions: Predictions, dataset: Dataset) -> bool:
-    """Tell whether predictions are of a dataset as it is now."""
-    stored = dataset.splits.get(predictions.stored_in, ())
-    return dataset.fingerprint == predictions.fingerprint and predictions.indices.max() < len(stored)
-
-
 @cache
 def _template():
     environment = Environment(
@@ -158,29 +148,6 @@ def _template():
     return environment.get_template("report.html")
 
 
-def sure(probability: float) -> str:
-    """Say a probability in percent, and that it is 0% or 100% only where it is."""
-    if 0 < probability < 0.0005:
-        return "<0.1%"
-    return ">99.9%" if 0.9995 <= probability < 1 else f"{probability:.1%}"
-
-
-def best_epoch(history: History) -> Epoch | None:
-    """Return the epoch of the highest validation accuracy, then of the lowest loss, then the first of those."""
-    validated = [epoch for epoch in history.epochs if epoch.val_accuracy is not None]
-    return max(validated, key=lambda epoch: (epoch.val_accuracy or 0.0, -(epoch.val_loss or 0.0)), default=None)
-
-
-def data_url(image: np.ndarray) -> str:
-    """Encode an image, uint8 (height, width, channels), for a browser."""
-    picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-    picture.thumbnail((LARGEST_PICTURE, LARGEST_PICTURE))
-    kind = "jpeg" if max(picture.size) >= JPEG_FROM_PIXELS else "png"
-    content = io.BytesIO()
-    picture.save(content, kind)
-    return f"data:image/{kind};base64,{base64.b64encode(content.getvalue()).decode()}"
-
-
 class Pictures:
     """The images that predictions are of."""
 
@@ -191,19 +158,11 @@ class Pictures:
         self.pixelated = max(self._images.shape[1:3]) < JPEG_FROM_PIXELS
 
     def url(self, row: int) -> str:
-        return data_url(np.asarray(self._images[self._predictions.indices[row]]))
+        return data_url(self._images[self._predictions.indices[row]], LARGEST_PICTURE)
 
     def file(self, row: int) -> str | None:
         """Return the name of the file that an image came from, where it came from one."""
         return shown(self._origins.of(int(self._predictions.indices[row]))["file"]) if self._origins else None
-
-
-def _made(run: Run) -> datetime:
-    """Return when a run was made: its id says so."""
-    try:
-        return datetime.strptime(run.id[:15], "%Y%m%d-%H%M%S")
-    except ValueError:  # renamed
-        return datetime.fromtimestamp(run.path.stat().st_mtime)
 
 
 def _in_words(value: object, unit: str) -> str:

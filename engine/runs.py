@@ -52,6 +52,14 @@ class Run:
         return self.path.name
 
     @property
+    def made(self) -> datetime:
+        """When the run was made: its id says so, or where it was renamed its directory."""
+        try:
+            return datetime.strptime(self.id[:15], "%Y%m%d-%H%M%S")
+        except ValueError:
+            return datetime.fromtimestamp(self.path.stat().st_mtime)
+
+    @property
     def log(self) -> Path:
         return self.path / "log.jsonl"
 
@@ -318,8 +326,7 @@ def dataset_of(run: Run, predictions: Predictions) -> Dataset:
             "Get or import it again on the Explore page to see them."
         )
     dataset = open_dataset(name)
-    stored = dataset.splits.get(predictions.stored_in)
-    if dataset.fingerprint != predictions.fingerprint or stored is None or predictions.indices.max() >= len(stored):
+    if not predictions.are_of(dataset):
         raise LoupeError(
             f"The dataset {name} has changed since this run was evaluated, so its pictures cannot be shown; the "
             "figures stand. Bring the old dataset back, or train the recipe again on the dataset as it is now."

@@ -1,5 +1,7 @@
 """Saying numbers and names as people do, on pages and in a terminal alike."""
 
+SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
+
 UNITS = (("kB", 1e3), ("MB", 1e6), ("GB", 1e9), ("TB", 1e12))
 
 
@@ -40,3 +42,10 @@ def shown(name: str) -> str:
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode() for character in cut
     )
+
+
+def sure(probability: float) -> str:
+    """Say a probability in percent, and that it is 0% or 100% only where it is."""
+    if 0 < probability < 0.0005:
+        return "<0.1%"
+    return ">99.9%" if 0.9995 <= probability < 1 else f"{probability:.1%}"

@@ -11,10 +11,10 @@ from engine.errors import LoupeError
 from engine.pictures import SUFFIXES, open_picture
 from engine.predictions import top
 from engine.runs import Run
+from engine.words import sure
 from ui.charts import CONFIG, probability_bars
 from ui.contact_sheet import enlarged
 from ui.state import choose_run, enter, head, link
-from ui.tables import sure
 from ui.wording import plain, show_problem
 
 enter()

@@ -4,7 +4,7 @@ import streamlit as st
 from engine.dataset import Dataset
 from engine.predictions import Predictions
 from engine.runs import Run
-from engine.words import counted
+from engine.words import SPLIT_NAMES, counted
 from ui.gallery.filters import choose_images
 from ui.gallery.map import show_map
 from ui.gallery.one import show_one
@@ -12,7 +12,8 @@ from ui.gallery.points import show_rows
 from ui.gallery.sheet import show_sheet
 from ui.pictures import open_pictures
 from ui.state import choose_run, enter, head, link, open_predictions
-from ui.tables import SPLIT_NAMES, item_of
+from ui.tables import item_of
+from ui.wording import plain
 
 enter()
 
@@ -28,9 +29,9 @@ def asked_for(predictions: Predictions) -> int | None:
 def show_none(run: Run, words: str, wrong: int, items: str) -> None:
     """Say that there is nothing to show, and what there is instead."""
     if wrong:
-        st.info(f"There are no {words}. Change or clear the filters above.", icon=":material/filter_alt:")
+        st.info(f"There are no {plain(words)}. Change or clear the filters above.", icon=":material/filter_alt:")
         return
-    st.success(f"There are no {words}: this run made no mistakes here.", icon=":material/check:")
+    st.success(f"There are no {plain(words)}: this run made no mistakes here.", icon=":material/check:")
     link("gallery", f"See the least sure of all {items}", run=run.id, show="all", sort="least confident")
 
 

@@ -47,12 +47,14 @@ picked = st.dataframe(
     **run_table_columns(),
 )
 chosen = [table.run[row] for row in picked.selection.rows]
-watch, evaluate, delete = st.columns(3)
+watch, evaluate, compare, delete = st.columns(4)
 if watch.button("Training curves", icon=":material/show_chart:", disabled=len(chosen) != 1, width="stretch"):
     go("train", run=chosen[0])
 if evaluate.button("Evaluate", icon=":material/rule:", disabled=len(chosen) != 1, width="stretch"):
     go("evaluate", run=chosen[0])
+if compare.button("Compare", icon=":material/compare:", disabled=len(chosen) != 2, width="stretch"):
+    go("evaluate", run=chosen[0], look="Compare", **{"with": chosen[1]})
 if delete.button("Delete", icon=":material/delete:", disabled=not chosen, width="stretch"):
     confirm(chosen)
 if not chosen:
-    st.caption("Select a run to open it, or several to delete them.")
+    st.caption("Select a run to open it, two to compare them, or several to delete them.")

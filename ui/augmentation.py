@@ -12,8 +12,8 @@ from engine.augmentations import FIELDS, Augmentation, parse_augmentation
 from engine.catalogue import kind_of
 from engine.dataset import is_prepared, open_dataset
 from engine.errors import LoupeError
+from engine.pictures import JPEG_FROM_PIXELS, data_url
 from engine.recipes import Recipe
-from ui.contact_sheet import JPEG_FROM_PIXELS, data_url
 from ui.wording import show_problem
 
 SAMPLES = 8

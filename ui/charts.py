@@ -10,8 +10,9 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from engine.log import History
-from ui.tables import SPLIT_NAMES, best_epoch, sure, thinned
+from engine.log import History, best_epoch
+from engine.words import SPLIT_NAMES, sure
+from ui.tables import thinned
 
 # Right and wrong: safe for colour-blind eyes, and never the only sign.
 RIGHT, WRONG = "#009E73", "#D55E00"

@@ -1,17 +1,16 @@
 """A contact sheet: many small images to look over and click, as real buttons."""
 
-import base64
 import hashlib
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import streamlit as st
-from PIL import Image
 
-# Larger images are sent as JPEG; below this PNG is as small, and exact.
-JPEG_FROM_PIXELS = 96
+from engine.pictures import JPEG_FROM_PIXELS, data_url
+
+# Images are sent with so many pixels for each of a tile's, for tiles that are wider and screens that are finer.
+SHARPEST = 3
 
 CSS = """
 .sheet { display: grid; gap: 8px; grid-template-columns: repeat(auto-fill, minmax(var(--tile), 1fr)); }
@@ -101,7 +100,7 @@ def contact_sheet(tiles: Sequence[Tile], *, name: str, key: str, width: int = 84
     encoded = [
         {
             "index": tile.index,
-            "image": data_url(tile.image),
+            "image": data_url(tile.image, SHARPEST * width),
             "title": tile.title,
             "lines": list(tile.lines),
             "mark": tile.mark,
@@ -119,16 +118,6 @@ def contact_sheet(tiles: Sequence[Tile], *, name: str, key: str, width: int = 84
     data["version"] = hashlib.sha256(repr(data).encode()).hexdigest()[:16]
     picked = _component(data=data, key=key, on_picked_change=lambda: None).picked
     return None if picked is None else int(picked)
-
-
-def data_url(image: np.ndarray) -> str:
-    """Encode an image, uint8 (height, width, channels), for a browser."""
-    picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-    large = max(picture.size) >= JPEG_FROM_PIXELS
-    content = io.BytesIO()
-    picture.save(content, "JPEG" if large else "PNG")
-    kind = "jpeg" if large else "png"
-    return f"data:image/{kind};base64,{base64.b64encode(content.getvalue()).decode()}"
 
 
 def enlarged(image: np.ndarray, side: int) -> np.ndarray:

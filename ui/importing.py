@@ -31,8 +31,8 @@ from engine.ingest import (
 )
 from engine.pictures import FITS
 from engine.steps import result_of
+from engine.words import SPLIT_NAMES
 from ui.state import go, link
-from ui.tables import SPLIT_NAMES
 from ui.wording import plain, show_problem
 
 NEW = "-"  # not the name of any dataset

@@ -5,14 +5,14 @@ import io
 
 import streamlit as st
 
-from engine.log import History, history_rows
+from engine.log import History, best_epoch, history_rows
 from engine.recipes import published
 from engine.records import Evaluating, Extracting, Preparing
 from engine.runs import ACTIVE, Run, list_runs
-from engine.words import counted, duration, in_bytes, listed
+from engine.words import SPLIT_NAMES, counted, duration, in_bytes, listed
 from ui.advice import show_doctor
 from ui.charts import curves, picture_config, rates
-from ui.tables import SPLIT_NAMES, STATUS_ICONS, beside_published, best_epoch, item_of, seconds_in_words
+from ui.tables import STATUS_ICONS, beside_published, item_of, seconds_in_words
 from ui.wording import plain, show_problem
 
 # Every open tab polls, and on a small machine it takes from the training that it watches.

@@ -8,8 +8,8 @@ from engine.errors import LoupeError
 from engine.origins import open_origins
 from engine.predictions import Predictions
 from engine.runs import Run, dataset_of
+from engine.words import sure
 from ui.contact_sheet import Tile
-from ui.tables import sure
 from ui.wording import plain
 
 

@@ -11,7 +11,8 @@ from engine.dataset import open_dataset
 from engine.errors import LoupeError
 from engine.predictions import Predictions
 from engine.runs import ACTIVE, Run, list_runs, open_run
-from ui.tables import SPLIT_NAMES, STATUS_ICONS, history_of, label, predictions_of, summarize
+from engine.words import SPLIT_NAMES
+from ui.tables import STATUS_ICONS, history_of, label, predictions_of, summarize
 from ui.wording import plain, show_problem
 
 PAGES = {
@@ -77,14 +78,16 @@ def choose_view(text: str, options: Sequence[str], key: str) -> str:
 
     Streamlit's own binding would forget it on the way to another page and back.
     """
-    asked = st.query_params.get(key)
-    wanted = asked if asked in options else st.session_state.get(key)
-    chosen = wanted if wanted in options else options[0]
+    asked, kept = st.query_params.get(key), st.session_state.get(key)
+    chosen = options[0]
+    for wanted in (kept, asked):
+        if wanted is not None and wanted in options:
+            chosen = wanted
     st.session_state[key] = chosen
     # Each change of the URL is a step of the browser's history: none is made for what needs no saying.
     if chosen != (asked or options[0]):
         st.query_params[key] = chosen
-    return st.segmented_control(
+    st.segmented_control(
         text,
         options,
         key=key,
@@ -94,6 +97,7 @@ def choose_view(text: str, options: Sequence[str], key: str) -> str:
         on_change=_note_choice,
         args=(key,),
     )
+    return chosen
 
 
 def _note_choice(key: str) -> None:

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,9 +13,8 @@ from engine.errors import LoupeError
 from engine.log import History
 from engine.metrics import wilson_interval
 from engine.predictions import Predictions, load_predictions
-from engine.records import Epoch
 from engine.runs import Run, list_runs, open_run
-from engine.words import duration
+from engine.words import SPLIT_NAMES, duration
 
 # No curve has more points than this in the browser, where a chart is some 400 pixels wide.
 MOST_POINTS = 500
@@ -35,12 +33,6 @@ def thinned(items: Sequence[Item]) -> list[Item]:
     while len(items) > (MOST_POINTS - 1) * stride:
         stride *= 2
     return [*items[:-1:stride], *items[-1:]]
-
-
-def best_epoch(history: History) -> Epoch | None:
-    """Return the epoch of the highest validation accuracy, then of the lowest loss, then the first of those."""
-    validated = [epoch for epoch in history.epochs if epoch.val_accuracy is not None]
-    return max(validated, key=lambda epoch: (epoch.val_accuracy or 0.0, -(epoch.val_loss or 0.0)), default=None)
 
 
 def history_of(run: Run) -> History:
@@ -91,7 +83,7 @@ def summarize(run: Run) -> dict:
         "recipe": name,
         "model": model,
         "dataset": dataset,
-        "when": made(run),
+        "when": run.made,
         "status": status,
         "accuracy": accuracy,
         "percent": None if accuracy is None else 100 * accuracy,
@@ -100,14 +92,6 @@ def summarize(run: Run) -> dict:
         "seconds": ended.train_seconds if ended else None,
         "curve": [each.train_accuracy for each in thinned(figures)],
     }
-
-
-def made(run: Run) -> datetime:
-    """Return when a run was made: its id says so."""
-    try:
-        return datetime.strptime(run.id[:15], "%Y%m%d-%H%M%S")
-    except ValueError:
-        return datetime.fromtimestamp(run.path.stat().st_mtime)
 
 
 def label(name: str) -> str:
@@ -217,15 +201,6 @@ def in_words(successes: int, count: int) -> str:
     low, high = wilson_interval(successes, count)
     return f"{successes:,} of {count:,}, 95% interval {low:.2%} to {high:.2%}"
 
-
-def sure(probability: float) -> str:
-    """Say a probability in percent, and that it is 0% or 100% only where it is."""
-    if 0 < probability < 0.0005:
-        return "<0.1%"
-    return ">99.9%" if 0.9995 <= probability < 1 else f"{probability:.1%}"
-
-
-SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
 
 STATUS_ICONS = {
     "starting": ":material/hourglass_top:",

@@ -63,11 +63,17 @@ def _show_reliability(run: Run, predictions: Predictions) -> None:
 
 def _temperature(run: Run, predictions: Predictions) -> float | None:
     """Return the temperature that fits a run's validation images; where there is none, say why."""
-    path = run.predictions("val")
-    if predictions.split == "val" or not path.exists():
+    path, item = run.predictions("val"), item_of(run.recipe.dataset)
+    if predictions.split == "val":
         st.caption(
-            "No temperature can be fitted: it takes validation images, which are not those of the evaluation, and this "
-            "run has held none back. Set validation_share to hold some back."
+            f"No temperature can be fitted: the validation {item}s, which it takes, are those of this evaluation. "
+            "A test split would leave them to it."
+        )
+        return None
+    if not path.exists():
+        st.caption(
+            f"No temperature can be fitted: it takes validation {item}s, and this run has held none back. "
+            "Set validation_share to hold some back."
         )
         return None
     try:
@@ -104,7 +110,7 @@ def _show_coverage(run: Run, predictions: Predictions) -> None:
         key="coverage",
     )
     left = answered.count - answered.answered
-    if left and threshold > 0:
+    if left and 0 < threshold < 1:  # from 0 to 1 the gallery would show all, those of just 1 too
         link(
             "gallery",
             f"See the {left:,} {item}s that are left to a person",

@@ -104,8 +104,8 @@ def _show_difference(comparison: Comparison, predictions: Predictions, others: P
             f"95% interval {low:+.2f} to {high:+.2f} points; McNemar's p {_p_in_words(comparison.p_value)}",
         ),
     )
-    for column, (name, value, about) in zip(st.columns(3), shown, strict=True):
-        column.metric(name, value)
+    for column, (title, value, about) in zip(st.columns(3), shown, strict=True):
+        column.metric(title, value)
         column.caption(about)
     st.markdown(in_words(comparison, name, "This run"))
 

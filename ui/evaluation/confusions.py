@@ -18,7 +18,7 @@ from ui.wording import plain
 
 # With more classes than this the matrix has the whole width of the page.
 NARROW = 20
-PAIRS, EXAMPLES = 5, 5
+PAIRS, EXAMPLES, PAIR_WIDTH = 5, 5, 262  # pixels
 
 
 def show_confusions(run: Run, predictions: Predictions) -> None:
@@ -64,17 +64,19 @@ def _show_most_confused(run: Run, predictions: Predictions) -> None:
         return
     st.subheader("Most confused")
     dataset = open_pictures(run, predictions)
-    for true, predicted, count, total in pairs:
-        link(
-            "gallery",
-            f"**{plain(true)}** taken for **{plain(predicted)}**: {count:,} of {counted(total, item)}",
-            run=run.id,
-            true=true,
-            predicted=predicted,
-            show="all",
-        )
-        if dataset is not None and dataset.kind == "images":
-            _show_examples(run, predictions, dataset, true, predicted)
+    with st.container(horizontal=True):
+        for true, predicted, count, total in pairs:
+            with st.container(width=PAIR_WIDTH, gap="xsmall"):
+                link(
+                    "gallery",
+                    f"**{plain(true)}** taken for **{plain(predicted)}**: {count:,} of {counted(total, item)}",
+                    run=run.id,
+                    true=true,
+                    predicted=predicted,
+                    show="all",
+                )
+                if dataset is not None and dataset.kind == "images":
+                    _show_examples(run, predictions, dataset, true, predicted)
     link("gallery", "Any other pair: choose it in the gallery", run=run.id, show="all")
 
 

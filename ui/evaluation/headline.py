@@ -6,18 +6,20 @@ import numpy as np
 import streamlit as st
 
 from engine.dataset import is_prepared, open_dataset
+from engine.errors import LoupeError
 from engine.inspection import DEFAULT_THRESHOLD, load_inspection
 from engine.metrics import wilson_interval
 from engine.predictions import Predictions
 from engine.recipes import published
 from engine.runs import Run
-from engine.words import counted
+from engine.words import SPLIT_NAMES, counted
 from ui.state import link
-from ui.tables import SPLIT_NAMES, in_words, item_of, state_of
+from ui.tables import in_words, item_of, state_of
 from ui.wording import plain
 
 # Classes are uneven where the largest has so many times the images of the smallest.
 UNEVEN = 1.5
+WIDTH, WIDEST = 136, 210  # of a figure, in pixels
 
 
 @dataclass(frozen=True)
@@ -32,11 +34,12 @@ class Figure:
 
 def show_headline(run: Run, predictions: Predictions, result: dict) -> None:
     figures = _figures(run, predictions, result)
-    # The interval is the longest of what stands below a figure.
-    columns = st.columns([1.6, *[1] * (len(figures) - 1)])
-    for column, figure in zip(columns, figures, strict=True):
-        column.metric(figure.name, figure.value, help=figure.meaning)
-        column.caption(figure.of)
+    with st.container(horizontal=True):  # and not in columns: on a narrow page two stand side by side
+        for figure in figures:
+            # The interval is the longest of what stands below a figure.
+            with st.container(width=WIDTH if figure is not figures[0] else WIDEST, gap="xsmall"):
+                st.metric(figure.name, figure.value, help=figure.meaning)
+                st.caption(figure.of)
     if (theirs := published(run.recipe)) is not None:
         st.caption(f"Published: {plain(theirs['source'])}.")
     _show_leaks(run, predictions)
@@ -80,14 +83,14 @@ def _show_leaks(run: Run, predictions: Predictions) -> None:
     if predictions.stored_in != "test" or not is_prepared(name):
         return
     item = item_of(name)
-    leaked = _leaked(name, predictions.fingerprint, state_of(open_dataset(name).folder / "inspection.json"))
+    try:
+        leaked = _leaked(name, predictions.fingerprint, state_of(open_dataset(name).folder / "inspection.json"))
+    except LoupeError:  # damaged: that is said where its pictures would be
+        return
     if leaked is None:
-        link(
-            "explore",
-            f"Check whether test {item}s are in the training set too",
-            dataset=name,
-            **({"view": "Copies and leaks"} if item == "image" else {}),
-        )
+        if item == "image":  # rows are checked from a terminal only
+            text = "Check whether test images are in the training set too"
+            link("explore", text, dataset=name, view="Copies and leaks")
         return
     seen = np.isin(predictions.indices, leaked)
     if not seen.any():

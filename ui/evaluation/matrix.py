@@ -51,7 +51,7 @@ function draw(box, data) {
     : counts[i][j].toLocaleString("en");
   const widest = Math.max(...counts.flatMap((row, i) => row.map((count, j) =>
     count && !(data.mistakes && i === j) ? say(i, j).length : 1)));
-  const digits = Math.min(13, Math.floor((cell - 3) / (0.6 * widest)));
+  const digits = Math.min(13, cell - 2, Math.floor((cell - 3) / (0.6 * widest)));
   const turned = 6.2 * Math.max(...classes.map((name) => name.length)) > cell - 2;
   table.className = (n <= 20 ? "loose " : "") + (turned ? "turned" : "");
   table.style.setProperty("--cell", cell + "px");

@@ -2,9 +2,10 @@
 
 import streamlit as st
 
+from engine.log import best_epoch
 from engine.runs import Run
 from ui.charts import curves, picture_config
-from ui.tables import best_epoch, history_of
+from ui.tables import history_of
 from ui.wording import plain
 
 

@@ -3,9 +3,8 @@
 import streamlit as st
 
 from engine.dataset import Dataset
-from engine.words import listed
+from engine.words import SPLIT_NAMES, listed
 from ui.charts import CONFIG, class_counts
-from ui.tables import SPLIT_NAMES
 from ui.wording import plain
 
 # Up to this ratio of the largest class to the smallest, accuracy means about the same for every class.

@@ -13,12 +13,13 @@ from engine.errors import LoupeError
 from engine.predictions import Predictions
 from engine.runs import Run
 from engine.steps import result_of
-from ui.charts import CONFIG, RIGHT, WRONG, category, class_names, style
+from engine.words import sure
+from ui.charts import CONFIG, MODE_BAR, RIGHT, WRONG, category, class_names, style
 from ui.gallery.features import have_features, open_classifier
 from ui.gallery.points import places_of_rows, show_rows
 from ui.gallery.sheet import show_sheet
-from ui.tables import item_of, state_of, sure
-from ui.wording import show_problem
+from ui.tables import item_of
+from ui.wording import plain, show_problem
 
 if TYPE_CHECKING:
     from engine.features import Features
@@ -35,14 +36,11 @@ MOST_IN_LEGEND = 20
 def show_map(run: Run, predictions: Predictions, dataset: Dataset, rows: np.ndarray, words: str) -> int | None:
     """Show a map of all images with the chosen ones in colour; returns the row that was just clicked below it."""
     item = item_of(run.recipe.dataset)
-    left, right = st.columns(2)
     choices = (NUMBERS, PCA, TSNE) if dataset.kind == "table" else (PCA, TSNE)
-    how = left.segmented_control(
-        "Placed by", choices, default=choices[0], key="places", required=True, bind="query-params"
-    )
-    colour = right.segmented_control(
-        "Coloured by", COLOURS, default=COLOURS[0], key="colour", required=True, bind="query-params"
-    )
+    chooser: dict[str, Any] = {"required": True, "bind": "query-params"}
+    with st.container(horizontal=True):
+        how = st.segmented_control("Placed by", choices, default=choices[0], key="places", **chooser)
+        colour = st.segmented_control("Coloured by", COLOURS, default=COLOURS[0], key="colour", **chooser)
     placed = np.arange(len(predictions))
     if len(placed) > MOST:
         placed = np.sort(np.random.default_rng(0).choice(placed, MOST, replace=False))
@@ -60,13 +58,13 @@ def show_map(run: Run, predictions: Predictions, dataset: Dataset, rows: np.ndar
     )
     st.caption(f"{_shown_in_words(predictions, coloured, item, words)} {about}")
     picked = [int(point["customdata"][0]) for point in event["selection"]["points"] if point.get("customdata")]
-    if not picked:
+    chosen = rows[np.isin(rows, picked)]
+    if not len(chosen):  # or none of them is left, now that others were chosen
         st.info(
             f"Draw a box or a loop around points, or click one, to see its {item}s here.",
             icon=":material/highlight_alt:",
         )
         return None
-    chosen = rows[np.isin(rows, picked)]
     if dataset.kind == "table":
         show_rows(run, predictions, dataset, chosen)
         return None
@@ -80,7 +78,7 @@ def _shown_in_words(predictions: Predictions, coloured: np.ndarray, item: str, w
     if coloured.all():
         return f"Shown: {all_of_them}."
     grey = int((~coloured).sum())
-    return f"Shown: {all_of_them}. In colour: {int(coloured.sum()):,} {words}; in grey: the other {grey:,}."
+    return f"Shown: {all_of_them}. In colour: {int(coloured.sum()):,} {plain(words)}; in grey: the other {grey:,}."
 
 
 def _places(
@@ -101,7 +99,7 @@ def _places(
         if not have_features(features, np.sort(indices), f"{predictions.split} {item}s", "compute-map"):
             return None
         if how == PCA:
-            places, share = _pca(run.id, predictions.split, state_of(run.weights), features, indices)
+            places, share = _pca(run.id, features.values.name, len(indices), features, indices)
             return places, f"The two directions shown have {share:.0%} of the variance of {features.width:,} features."
         neighbourhoods = _tsne(run, predictions, features, indices)
     except LoupeError as error:
@@ -114,9 +112,7 @@ def _places(
 
 # Shared, not copied: nobody writes to them.
 @st.cache_resource(max_entries=20, show_spinner=False)
-def _pca(
-    run: str, split: str, state: tuple[int, int], _features: "Features", _indices: np.ndarray
-) -> tuple[np.ndarray, float]:
+def _pca(run: str, file: str, count: int, _features: "Features", _indices: np.ndarray) -> tuple[np.ndarray, float]:
     return pca(_values(_features, _indices))
 
 
@@ -159,10 +155,9 @@ def map_chart(
     names = class_names(predictions.classes)
     grey = ~coloured
     if grey.any():
-        marker = {"size": 4, "color": "#8A8276", "opacity": 0.25}
-        figure.add_trace(
-            kind(x=places[grey, 0], y=places[grey, 1], mode="markers", marker=marker, hoverinfo="skip", name="others")
-        )
+        marker = {"size": 4, "color": "#8A8276", "opacity": 0.25 if len(placed) > 1000 else 0.6}
+        others = {"mode": "markers", "marker": marker, "hoverinfo": "skip", "showlegend": False}
+        figure.add_trace(kind(x=places[grey, 0], y=places[grey, 1], **others))
 
     def add(mask: np.ndarray, name: str, marker: dict[str, Any]) -> None:
         rows = placed[mask]
@@ -199,5 +194,7 @@ def map_chart(
             symbol = SYMBOLS[label // 10 % len(SYMBOLS)]
             add(coloured & (labels == label), name, {"color": category(label), "symbol": symbol})
     style(figure, height=620, x="", y="", legend=len(names) <= MOST_IN_LEGEND or by == COLOURS[2])
-    figure.update_xaxes(showticklabels=False, zeroline=False).update_yaxes(showticklabels=False, zeroline=False)
+    bare = {"showticklabels": False, "showgrid": False, "zeroline": False}
+    legend = {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0}
+    figure.update_xaxes(**bare).update_yaxes(**bare).update_layout(legend=legend, margin={"t": MODE_BAR, "b": 70})
     return figure.update_layout(hovermode="closest", dragmode="lasso")

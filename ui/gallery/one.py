@@ -10,13 +10,14 @@ from engine.errors import LoupeError
 from engine.predictions import Predictions, top
 from engine.runs import Run
 from engine.selection import rank
-from engine.words import counted
+from engine.words import counted, sure
 from ui.charts import CONFIG, probability_bars
 from ui.contact_sheet import Tile, contact_sheet, enlarged
+from ui.explorer.look import show_large
 from ui.gallery.features import have_features, open_classifier
 from ui.gallery.points import show_point
 from ui.pictures import name_of, picture_of
-from ui.tables import item_of, state_of, sure
+from ui.tables import item_of, state_of
 from ui.wording import plain, show_problem
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ ANSWER, TRUTH = -1, -2
 def show_one(run: Run, predictions: Predictions, dataset: Dataset, row: int, rows: np.ndarray, words: str) -> None:
     """Show one image large. rows: those that are stepped through, which it may not be one of."""
     _show_steps(row, rows, words)
+    _show_verdict(predictions, row)
     classifier = open_classifier(run)
     if dataset.kind == "table":
         about, picture = st.columns([2, 3], gap="large")
@@ -52,10 +54,9 @@ def show_one(run: Run, predictions: Predictions, dataset: Dataset, row: int, row
 
 def _show_steps(row: int, rows: np.ndarray, words: str) -> None:
     """Offer the way back, and to the images before and after, by button and by key."""
-    places = np.flatnonzero(rows == row)
-    place = int(places[0]) if len(places) else None
-    before = rows[place - 1] if place else None
-    after = rows[place + 1] if place is not None and place + 1 < len(rows) else rows[0] if place is None else None
+    found = np.flatnonzero(rows == row)
+    place = int(found[0]) if len(found) else -1
+    before, after = (int(rows[near]) if 0 <= near < len(rows) else None for near in (place - 1, place + 1))
     with st.container(horizontal=True, vertical_alignment="center"):
         st.button("All of them", icon=":material/grid_view:", shortcut="Esc", on_click=_close, key="close")
         for name, icon, key, to in (
@@ -63,8 +64,8 @@ def _show_steps(row: int, rows: np.ndarray, words: str) -> None:
             ("Next", ":material/chevron_right:", "Right", after),
         ):
             st.button(name, icon=icon, shortcut=key, disabled=to is None, on_click=_open, args=(to,), key=name.lower())
-        where = f"{place + 1:,} of {len(rows):,} {words}" if place is not None else f"not one of the {words}"
-        st.caption(where)
+        where = f"{place + 1:,} of {len(rows):,} {words}" if len(found) else f"not one of the {words}"
+        st.caption(plain(where))
 
 
 def _open(row: int) -> None:
@@ -75,13 +76,16 @@ def _close() -> None:
     st.query_params.pop("image", None)
 
 
-def _show_answer(predictions: Predictions, dataset: Dataset, row: int, item: str) -> None:
-    truth = predictions.classes[predictions.labels[row]]
-    answer = plain(predictions.classes[predictions.predicted[row]])
+def _show_verdict(predictions: Predictions, row: int) -> None:
+    truth, answer = (plain(predictions.classes[labels[row]]) for labels in (predictions.labels, predictions.predicted))
     right = predictions.right[row]
     verdict = ":green[:material/check: recognised]" if right else f":orange[:material/close: taken for **{answer}**]"
+    st.markdown(f"**{truth}**, {verdict} with {sure(predictions.confidence[row])}")
+
+
+def _show_answer(predictions: Predictions, dataset: Dataset, row: int, item: str) -> None:
+    truth = predictions.classes[predictions.labels[row]]
     of_truth = predictions.probabilities[row, predictions.labels[row]]
-    st.markdown(f"**{plain(truth)}**, {verdict} with {sure(predictions.confidence[row])}")
     st.plotly_chart(
         probability_bars(top(predictions.probabilities[row], predictions.classes), truth),
         config=CONFIG,
@@ -90,7 +94,7 @@ def _show_answer(predictions: Predictions, dataset: Dataset, row: int, item: str
     facts = [
         f"The true class got {sure(of_truth)}: a loss of **{predictions.losses[row]:.3g} nats**, rank "
         f"{rank(predictions, row):,} of {counted(len(predictions), item)}, the highest first.",
-        f"Image: **{plain(name_of(predictions, dataset, row))}**",
+        f"{item.capitalize()}: **{plain(name_of(predictions, dataset, row))}**",
     ]
     st.markdown("\n".join(f"- {fact}" for fact in facts))
 
@@ -114,7 +118,9 @@ def _show_saliency(run: Run, classifier: "Classifier", predictions: Predictions,
         "Strength", 0.0, 1.0, 0.6, 0.05, key="strength", help="How much of the picture the heat hides."
     )
     try:
-        found = _saliency(run.id, state_of(run.weights), row, labels.get(choice, choice), classifier, picture)
+        found = _saliency(
+            run.id, state_of(run.weights), predictions.fingerprint, row, labels.get(choice, choice), classifier, picture
+        )
     except LoupeError as error:
         place.empty()
         show_problem(error)
@@ -137,7 +143,13 @@ def _show_saliency(run: Run, classifier: "Classifier", predictions: Predictions,
 # Shared, not copied: nobody writes to it.
 @st.cache_resource(max_entries=64, show_spinner=False)
 def _saliency(
-    run: str, state: tuple[int, int], row: int, target: int, _classifier: "Classifier", _picture: np.ndarray
+    run: str,
+    state: tuple[int, int],
+    fingerprint: str,
+    row: int,
+    target: int,
+    _classifier: "Classifier",
+    _picture: np.ndarray,
 ) -> "Saliency":
     from engine.saliency import saliency
 
@@ -163,11 +175,13 @@ def _show_neighbours(run: Run, classifier: "Classifier", predictions: Prediction
     else:
         truth = int(predictions.labels[row])
         tiles = [_neighbour_tile(dataset, neighbour, truth) for neighbour in found]
-        contact_sheet(tiles, name="nearest training images", key="neighbours", width=92)
+        picked = contact_sheet(tiles, name="nearest training images", key="neighbours", width=92)
+        if picked is not None:
+            show_large(dataset, "train", picked)
     st.caption(
         f"Of the {counted(len(rows), item)} that it was trained on, those whose {features.width:,} features, the "
-        f"numbers that it answers from, are nearest. Below: class and distance; 0 is an exact copy. "
-        + (f"Solid green frame: the class of this {item}; dashed orange: another." if dataset.kind == "images" else "")
+        "numbers that it answers from, are nearest; at a distance of 0 is an exact copy. "
+        + ("Solid green frame: of its own class; dashed orange: of another." if dataset.kind == "images" else "")
     )
 
 
@@ -192,4 +206,5 @@ def _show_nearest_rows(dataset: Dataset, found: list["Neighbour"]) -> None:
         | {f"x{number}": column for number, column in enumerate(numbers.T, start=1)}
         | {"Row": [neighbour.index for neighbour in found]},
         hide_index=True,
+        height="content",
     )

@@ -11,11 +11,11 @@ from engine.dataset import Dataset
 from engine.errors import LoupeError
 from engine.predictions import Predictions
 from engine.runs import Run
+from engine.words import sure
 from ui.charts import CONFIG, category, class_names, ink, style
 from ui.explorer.points import principal_components
 from ui.pictures import picture_of
 from ui.state import go as go_to
-from ui.tables import sure
 from ui.wording import show_problem
 
 if TYPE_CHECKING:

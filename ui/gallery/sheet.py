@@ -7,6 +7,7 @@ from engine.dataset import Dataset
 from engine.predictions import Predictions
 from ui.contact_sheet import contact_sheet
 from ui.pictures import tile_of
+from ui.wording import plain
 
 PAGE = 60
 
@@ -20,7 +21,8 @@ def show_sheet(predictions: Predictions, dataset: Dataset, rows: np.ndarray, wor
         with paging:
             number = _turn_pages(pages, words)
     shown = rows[(number - 1) * PAGE : number * PAGE]
-    caption.caption(f"{(number - 1) * PAGE + 1:,} to {(number - 1) * PAGE + len(shown):,} of {len(rows):,} {words}")
+    first = (number - 1) * PAGE + 1
+    caption.caption(f"{first:,} to {first + len(shown) - 1:,} of {len(rows):,} {plain(words)}")
     picked = contact_sheet(
         [tile_of(predictions, dataset, int(row)) for row in shown], name=words, key="gallery", width=92
     )
