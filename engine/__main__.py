@@ -393,10 +393,11 @@ def compare(args: argparse.Namespace) -> tuple[object, str, int]:
     split = args.split or _split_to_judge_by(first)
     base = _predictions(first, split)
     compared = comparison.compare(base, _predictions(second, split))
-    lines = [comparison.in_words(compared, shown(first.id), shown(second.id))]
+    item = catalogue.item_of(first.recipe.dataset)
+    lines = [comparison.in_words(compared, shown(first.id), shown(second.id), item)]
     differing = sorted((row for row in compared.per_class if row.difference), key=lambda row: -abs(row.difference))
     if differing:
-        lines.append(f"{'class':15}  images  first recall  second recall  points")
+        lines.append(f"{'class':15} {item + 's':>7}  first recall  second recall  points")
     lines += [
         f"{shown(row.name):15} {row.count:7,} {row.first_right / row.count:13.2%} "
         f"{row.second_right / row.count:14.2%} {100 * row.difference:+7.2f}"
@@ -404,7 +405,7 @@ def compare(args: argparse.Namespace) -> tuple[object, str, int]:
     ]
     if len(differing) > CLASSES_TOLD:
         lines.append(f"and {len(differing) - CLASSES_TOLD:,} more classes that differ less")
-    lines.append(f"fixed: {counted(len(compared.fixed), 'image')}, broken: {len(compared.broken):,}")
+    lines.append(f"fixed: {counted(len(compared.fixed), item)}, broken: {len(compared.broken):,}")
     document = {"first": first.id, "second": second.id} | comparison.as_document(compared, base)
     return document, "\n".join(lines), 0
 

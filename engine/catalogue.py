@@ -208,6 +208,11 @@ def kind_of(name: str) -> str:
     return CATALOGUE[name].kind if name in CATALOGUE else "images"
 
 
+def item_of(name: str) -> str:
+    """Name what a dataset consists of, in the singular."""
+    return "row" if kind_of(name) == "table" else "image"
+
+
 def find_source(name: str) -> Source:
     """Look up a dataset of the catalogue; raises LoupeError for any other."""
     if name in CATALOGUE:

@@ -100,8 +100,8 @@ def paired_interval(fixed: int, broken: int, count: int) -> tuple[float, float]:
     return limit(-1.0), limit(1.0)
 
 
-def in_words(comparison: Comparison, first_name: str, second_name: str) -> str:
-    """Say which of two runs is better, by how much, and whether that could be chance."""
+def in_words(comparison: Comparison, first_name: str, second_name: str, item: str = "image") -> str:
+    """Say which of two runs is better, by how much, and whether that could be chance. item: what they answered."""
     decimals = max(1, math.ceil(math.log10(comparison.count)) - 2)  # so that a single image shows
 
     def points(share: float) -> str:
@@ -110,9 +110,9 @@ def in_words(comparison: Comparison, first_name: str, second_name: str) -> str:
     low, high = comparison.interval
     interval = f"95% interval {points(low)} to {points(high)} points"
     fixed, broken = len(comparison.fixed), len(comparison.broken)
-    images = counted(comparison.count, "image")
+    items = counted(comparison.count, item)
     if not fixed and not broken:
-        return f"{second_name} is right on the same images as {first_name}: no difference on {images} ({interval})."
+        return f"{second_name} is right on the same {item}s as {first_name}: no difference on {items} ({interval})."
     if fixed == broken:
         verdict = "just as good"
     else:
@@ -125,9 +125,9 @@ def in_words(comparison: Comparison, first_name: str, second_name: str) -> str:
     else:
         chance = "this could be chance"
     return (
-        f"{second_name} is right on {counted(fixed, 'image')} that {first_name} gets wrong, "
+        f"{second_name} is right on {counted(fixed, item)} that {first_name} gets wrong, "
         f"and wrong on {broken:,} that {first_name} gets right: "
-        f"{verdict} on {images} ({interval}, McNemar {p_value}): {chance}."
+        f"{verdict} on {items} ({interval}, McNemar {p_value}): {chance}."
     )
 
 

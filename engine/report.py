@@ -18,7 +18,7 @@ from engine.calibration import (
     fit_temperature,
     reliability,
 )
-from engine.catalogue import kind_of
+from engine.catalogue import item_of, kind_of
 from engine.dataset import Dataset
 from engine.drawing import Axis, Line, line_chart, ticks_around
 from engine.errors import LoupeError
@@ -89,7 +89,7 @@ def report_html(run: Run, predictions: Predictions, dataset: Dataset | None) -> 
     recipe, history = run.recipe, run.history()
     same = dataset is not None and predictions.are_of(dataset)
     kind = dataset.kind if dataset else kind_of(recipe.dataset)
-    item = "row" if kind == "table" else "image"
+    item = item_of(recipe.dataset)
     pictures = Pictures(predictions, dataset) if dataset and same and kind == "images" else None
     names = [shown(name) for name in predictions.classes]
     result = evaluation(run.id, predictions)

@@ -1,6 +1,7 @@
 import numpy as np
 import streamlit as st
 
+from engine.catalogue import item_of
 from engine.dataset import Dataset
 from engine.predictions import Predictions
 from engine.runs import Run
@@ -12,7 +13,6 @@ from ui.gallery.points import show_rows
 from ui.gallery.sheet import show_sheet
 from ui.pictures import open_pictures
 from ui.state import choose_run, enter, head, link, open_predictions
-from ui.tables import item_of
 from ui.wording import plain
 
 enter()

@@ -24,6 +24,7 @@ LIGHT = [
     "engine.evaluation",
     "engine.calibration",
     "engine.comparison",
+    "engine.report",
     "engine.backbones",
     "engine.doctor",
     "engine.embedding",

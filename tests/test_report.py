@@ -16,11 +16,12 @@ from engine.calibration import answered_above, at_temperature, expected_calibrat
 from engine.dataset import Dataset, Split, open_dataset, save_dataset
 from engine.errors import LoupeError
 from engine.inspection import inspect
+from engine.log import best_epoch
 from engine.metrics import most_confused, wilson_interval
 from engine.origins import OriginsWriter
 from engine.predictions import Predictions, load_predictions
 from engine.recipes import Recipe, change, find_recipe, published_in_words
-from engine.report import LARGEST_PICTURE, best_epoch, check_target, report_html, write_report
+from engine.report import LARGEST_PICTURE, check_target, report_html, write_report
 from engine.runs import Run, create_run
 from engine.steps import result_of
 

@@ -4,14 +4,18 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 from processes import python
 
 from engine import runs
+from engine.dataset import Dataset, delete_dataset
 from engine.errors import LoupeError
 from engine.log import Log
+from engine.predictions import Predictions
 from engine.recipes import RECIPES, Recipe
 from engine.records import (
     Cancelled,
@@ -29,7 +33,7 @@ from engine.records import (
     Stopped,
     to_line,
 )
-from engine.runs import LAUNCH_SECONDS, Run, create_run, delete_run, list_runs, open_run
+from engine.runs import LAUNCH_SECONDS, Run, create_run, dataset_of, delete_run, list_runs, open_run
 
 STARTED = Started("digits", "abc", ["0", "1"], 100, 10, 20, 20, 10, 1000, "cpu", 2, "float32", "2.0")
 ENDED = (3, 60, "epoch 3, the last", 0.5, 0.9, 0.6, 0.8, None, None, 1.5, 1000.0)
@@ -510,3 +514,53 @@ def test_a_run_that_is_going_on_is_not_deleted(hold: Callable[[Run], None]) -> N
     with pytest.raises(LoupeError, match="Stop it first"):
         delete_run(run)
     assert json.loads((run.path / "recipe.json").read_text())["name"] == "custom"
+
+
+# The dataset behind a run's predictions
+
+
+@pytest.fixture
+def answered(colours: Dataset) -> tuple[Run, Predictions]:
+    run = create_run(replace(Recipe(), dataset="colours"))
+    labels = colours.splits["test"].labels
+    shares = np.eye(3, dtype=np.float32)[labels]
+    return run, Predictions(
+        "test", "test", shares, labels, np.arange(30), ("red", "green", "blue"), colours.fingerprint
+    )
+
+
+def test_predictions_lead_to_the_dataset_that_they_are_of(answered: tuple[Run, Predictions], colours: Dataset) -> None:
+    run, predictions = answered
+    assert predictions.are_of(colours)
+    assert dataset_of(run, predictions).fingerprint == colours.fingerprint
+
+
+def test_a_dataset_that_was_deleted_is_told_and_that_the_figures_stand(answered: tuple[Run, Predictions]) -> None:
+    delete_dataset("colours")
+    with pytest.raises(LoupeError, match=r"The dataset colours is not here any more.*figures stand.*import it again"):
+        dataset_of(*answered)
+
+
+def test_a_dataset_that_has_changed_is_told(
+    answered: tuple[Run, Predictions], make_colours: Callable[..., Dataset]
+) -> None:
+    changed = make_colours(test=33)
+    run, predictions = answered
+    assert not predictions.are_of(changed)
+    with pytest.raises(LoupeError, match=r"The dataset colours has changed since this run was evaluated"):
+        dataset_of(run, predictions)
+
+
+@pytest.mark.parametrize("change", [{"indices": np.arange(1, 31)}, {"stored_in": "val"}])
+def test_predictions_of_images_that_are_not_there_are_of_another_dataset(
+    answered: tuple[Run, Predictions], colours: Dataset, change: dict
+) -> None:
+    assert not replace(answered[1], **change).are_of(colours)
+
+
+def test_when_a_run_was_made_is_in_its_id_and_else_that_of_its_directory() -> None:
+    run = create_run(Recipe())
+    assert abs((datetime.now() - run.made).total_seconds()) < 60
+    renamed = Run(run.path.rename(run.path.with_name("my-best")))
+    os.utime(renamed.path, (1_000_000_000, 1_000_000_000))
+    assert renamed.made == datetime.fromtimestamp(1_000_000_000)

@@ -1,6 +1,6 @@
 import pytest
 
-from engine.words import counted, duration, in_bytes, listed, shown
+from engine.words import counted, duration, in_bytes, listed, shown, sure
 
 
 @pytest.mark.parametrize(("count", "words"), [(0, "0 files"), (1, "1 file"), (2, "2 files"), (12_345, "12,345 files")])
@@ -59,3 +59,20 @@ def test_a_name_in_a_message_stays_on_one_line_and_steers_no_terminal():
     assert shown("x" * 200) == "x" * 200
     assert shown("x" * 201) == "x" * 200 + "..."
     assert shown("\n" * 500).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("probability", "said"),
+    [
+        (0.0, "0.0%"),
+        (1e-7, "<0.1%"),
+        (0.0005, "0.1%"),
+        (0.5, "50.0%"),
+        (0.9994, "99.9%"),
+        (0.9995, ">99.9%"),
+        (0.9999999, ">99.9%"),
+        (1.0, "100.0%"),
+    ],
+)
+def test_only_what_is_certain_is_said_to_be(probability, said):
+    assert sure(probability) == said

@@ -5,6 +5,7 @@ import io
 
 import streamlit as st
 
+from engine.catalogue import item_of
 from engine.log import History, best_epoch, history_rows
 from engine.recipes import published
 from engine.records import Evaluating, Extracting, Preparing
@@ -12,7 +13,7 @@ from engine.runs import ACTIVE, Run, list_runs
 from engine.words import SPLIT_NAMES, counted, duration, in_bytes, listed
 from ui.advice import show_doctor
 from ui.charts import curves, picture_config, rates
-from ui.tables import STATUS_ICONS, beside_published, item_of, seconds_in_words
+from ui.tables import STATUS_ICONS, beside_published, seconds_in_words
 from ui.wording import plain, show_problem
 
 # Every open tab polls, and on a small machine it takes from the training that it watches.

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import pandas as pd
 import streamlit as st
 
-from engine.catalogue import kind_of
+from engine.catalogue import item_of
 from engine.errors import LoupeError
 from engine.log import History
 from engine.metrics import wilson_interval
@@ -20,11 +20,6 @@ from engine.words import SPLIT_NAMES, duration
 MOST_POINTS = 500
 
 Item = TypeVar("Item")
-
-
-def item_of(dataset: str) -> str:
-    """Name what a dataset consists of, in the singular."""
-    return "row" if kind_of(dataset) == "table" else "image"
 
 
 def thinned(items: Sequence[Item]) -> list[Item]:

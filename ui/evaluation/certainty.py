@@ -12,12 +12,13 @@ from engine.calibration import (
     fit_temperature,
     reliability,
 )
+from engine.catalogue import item_of
 from engine.errors import LoupeError
 from engine.predictions import Predictions
 from engine.runs import Run
 from ui.charts import MODE_BAR, first_colours, ink, picture_config, style
 from ui.state import link
-from ui.tables import item_of, predictions_of, state_of
+from ui.tables import predictions_of, state_of
 from ui.wording import show_problem
 
 THRESHOLD = 0.9

@@ -6,6 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
+from engine.catalogue import item_of
 from engine.metrics import wilson_interval
 from engine.predictions import Predictions
 from engine.recipes import published
@@ -23,7 +24,7 @@ from ui.charts import (
     style,
 )
 from ui.state import go as go_to
-from ui.tables import item_of, published_score
+from ui.tables import published_score
 
 SCORES = {
     "precision": ("Precision", "Share of the {item}s so answered that are of it."),

@@ -4,6 +4,7 @@ import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
 
+from engine.catalogue import item_of
 from engine.comparison import ClassComparison, Comparison, compare, in_words
 from engine.dataset import Dataset
 from engine.errors import LoupeError
@@ -15,7 +16,7 @@ from ui.contact_sheet import Tile, contact_sheet
 from ui.pictures import open_pictures, picture_of
 from ui.state import go as go_to
 from ui.state import link
-from ui.tables import item_of, label, predictions_of
+from ui.tables import label, predictions_of
 from ui.wording import plain, show_problem
 
 PAGE = 36
@@ -33,7 +34,7 @@ def show_comparison(run: Run, predictions: Predictions) -> None:
         return
     item = item_of(run.recipe.dataset)
     name = plain(label(other.id))
-    _show_difference(comparison, predictions, others, name)
+    _show_difference(comparison, predictions, others, name, item)
     if not len(comparison.fixed) and not len(comparison.broken):
         return
     st.subheader("Each class")
@@ -92,7 +93,9 @@ def _choose_other(run: Run, predictions: Predictions) -> Run | None:
     return open_run(chosen)
 
 
-def _show_difference(comparison: Comparison, predictions: Predictions, others: Predictions, name: str) -> None:
+def _show_difference(
+    comparison: Comparison, predictions: Predictions, others: Predictions, name: str, item: str
+) -> None:
     """Show both accuracies, their difference with its interval, and what that means in words."""
     low, high = (100 * bound for bound in comparison.interval)
     shown = (
@@ -107,7 +110,7 @@ def _show_difference(comparison: Comparison, predictions: Predictions, others: P
     for column, (title, value, about) in zip(st.columns(3), shown, strict=True):
         column.metric(title, value)
         column.caption(about)
-    st.markdown(in_words(comparison, name, "This run"))
+    st.markdown(in_words(comparison, name, "This run", item))
 
 
 def _p_in_words(p_value: float) -> str:

@@ -3,6 +3,7 @@
 import numpy as np
 import streamlit as st
 
+from engine.catalogue import item_of
 from engine.dataset import Dataset
 from engine.metrics import confusion_matrix, most_confused, order_by_confusion
 from engine.predictions import Predictions
@@ -13,7 +14,6 @@ from ui.contact_sheet import contact_sheet
 from ui.evaluation.matrix import MISTAKES, MODES, confusion_grid
 from ui.pictures import open_pictures, tile_of
 from ui.state import choose_view, go, link
-from ui.tables import item_of
 from ui.wording import plain
 
 # With more classes than this the matrix has the whole width of the page.

@@ -5,16 +5,17 @@ from dataclasses import dataclass
 import numpy as np
 import streamlit as st
 
-from engine.dataset import is_prepared, open_dataset
+from engine.catalogue import item_of
+from engine.dataset import Dataset
 from engine.errors import LoupeError
 from engine.inspection import DEFAULT_THRESHOLD, load_inspection
 from engine.metrics import wilson_interval
 from engine.predictions import Predictions
 from engine.recipes import published
-from engine.runs import Run
+from engine.runs import Run, dataset_of
 from engine.words import SPLIT_NAMES, counted
 from ui.state import link
-from ui.tables import in_words, item_of, state_of
+from ui.tables import in_words, state_of
 from ui.wording import plain
 
 # Classes are uneven where the largest has so many times the images of the smallest.
@@ -80,13 +81,14 @@ def _figures(run: Run, predictions: Predictions, result: dict) -> list[Figure]:
 def _show_leaks(run: Run, predictions: Predictions) -> None:
     """Say the accuracy without the test images that the model has seen in training, where these are known."""
     name = run.recipe.dataset
-    if predictions.stored_in != "test" or not is_prepared(name):
+    if predictions.stored_in != "test":
+        return
+    try:
+        dataset = dataset_of(run, predictions)
+    except LoupeError:  # gone or damaged: that is said where its pictures would be
         return
     item = item_of(name)
-    try:
-        leaked = _leaked(name, predictions.fingerprint, state_of(open_dataset(name).folder / "inspection.json"))
-    except LoupeError:  # damaged: that is said where its pictures would be
-        return
+    leaked = _leaked(name, dataset.fingerprint, state_of(dataset.folder / "inspection.json"), dataset)
     if leaked is None:
         if item == "image":  # rows are checked from a terminal only
             text = "Check whether test images are in the training set too"
@@ -111,8 +113,7 @@ def _show_leaks(run: Run, predictions: Predictions) -> None:
 
 
 @st.cache_data(max_entries=100, show_spinner=False)
-def _leaked(name: str, fingerprint: str, state: tuple[int, int]) -> list[int] | None:
-    """List the test images with a twin in train; None where the dataset of these predictions was not checked."""
-    dataset = open_dataset(name)
-    inspection = load_inspection(dataset) if dataset.fingerprint == fingerprint else None
+def _leaked(name: str, fingerprint: str, state: tuple[int, int], _dataset: Dataset) -> list[int] | None:
+    """List the test images with a twin in train; None where the dataset was not checked."""
+    inspection = load_inspection(_dataset)
     return None if inspection is None else inspection.leaked_test(DEFAULT_THRESHOLD)

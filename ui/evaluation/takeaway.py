@@ -6,13 +6,13 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from engine.catalogue import item_of
 from engine.dataset import Dataset
 from engine.errors import LoupeError
 from engine.metrics import report
 from engine.origins import open_origins
 from engine.predictions import Predictions
 from engine.runs import Run, dataset_of
-from ui.tables import item_of
 
 
 def show_downloads(run: Run, predictions: Predictions, result: dict) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
 
+from engine.catalogue import item_of
 from engine.dataset import Dataset
 from engine.embedding import Placing, load_places, pca, save_places, tsne
 from engine.errors import LoupeError
@@ -18,7 +19,6 @@ from ui.charts import CONFIG, MODE_BAR, RIGHT, WRONG, category, class_names, sty
 from ui.gallery.features import have_features, open_classifier
 from ui.gallery.points import places_of_rows, show_rows
 from ui.gallery.sheet import show_sheet
-from ui.tables import item_of
 from ui.wording import plain, show_problem
 
 if TYPE_CHECKING:

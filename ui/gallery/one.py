@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import streamlit as st
 
+from engine.catalogue import item_of
 from engine.dataset import Dataset
 from engine.errors import LoupeError
 from engine.predictions import Predictions, top
@@ -17,7 +18,7 @@ from ui.explorer.look import show_large
 from ui.gallery.features import have_features, open_classifier
 from ui.gallery.points import show_point
 from ui.pictures import name_of, picture_of
-from ui.tables import item_of, state_of
+from ui.tables import state_of
 from ui.wording import plain, show_problem
 
 if TYPE_CHECKING:
