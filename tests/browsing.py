@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
-from playwright.sync_api import ConsoleMessage, FloatRect, Locator, Page, expect, sync_playwright
+from playwright.sync_api import ConsoleMessage, Locator, Page, expect, sync_playwright
 from processes import python, wait_until
 
 # Other work on the machine, torch above all, may take a page's time for long.
@@ -108,41 +108,41 @@ def follow(page: Page, name: str) -> None:
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of the confusion matrix as it is drawn."""
+    """A cell of the confusion matrix as it is drawn. mark: its place in the table."""
 
     true: str
     predicted: str
     images: int
     mark: Locator
 
-    def place(self) -> FloatRect:
-        self.mark.scroll_into_view_if_needed()
+    def click_centre(self) -> None:
+        self.mark.click()
+
+    def click_corner(self, corner: str = "lower right") -> None:
+        """Click within a corner, two pixels from both sides."""
         box = self.mark.bounding_box()
         assert box
-        return box
-
-    def click_centre(self) -> None:
-        box = self.place()
-        self.mark.page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-
-    def click_corner(self) -> None:
-        """Click within the lower right corner."""
-        box = self.place()
-        self.mark.page.mouse.click(box["x"] + box["width"] - 2, box["y"] + box["height"] - 2)
+        across = box["width"] - 2 if "right" in corner else 2
+        down = box["height"] - 2 if "lower" in corner else 2
+        self.mark.click(position={"x": across, "y": down})
 
 
 def matrix(page: Page) -> list[Cell]:
+    """Return the cells of the confusion matrix, row by row, as they are drawn; it has to show counts."""
     wait_until_settled(page)
-    marks = page.get_by_test_id("stVegaLiteChart").locator("path[aria-roledescription='rect mark']")
-    expect(marks).to_have_count(100)
-    cells = []
-    for mark in marks.all():
-        described = re.match(
-            r"predicted: (.+); true: (.+); shade: .*; images: (\d+);", mark.get_attribute("aria-label")
-        )
-        predicted, true, images = described.groups()
-        cells.append(Cell(true, predicted, int(images), mark))
-    return cells
+    grid = page.get_by_role("grid", name="confusion matrix")
+    classes, counts = grid.evaluate(
+        """(table) => {
+            const [head, ...rows] = Array.from(table.rows, (row) => Array.from(row.cells).slice(1));
+            return [head.map((cell) => cell.title), rows.map((row) => row.map((cell) => cell.textContent))];
+        }"""
+    )
+    rows = grid.locator("tr")
+    return [
+        Cell(true, predicted, int(count.replace(",", "") or 0), rows.nth(down).locator("td").nth(across))
+        for down, (true, row) in enumerate(zip(classes, counts, strict=True), start=1)
+        for across, (predicted, count) in enumerate(zip(classes, row, strict=True))
+    ]
 
 
 def tiles(page: Page, name: str = "") -> Locator:
@@ -154,6 +154,15 @@ def number(page: Page, pattern: str) -> int:
     """Return the number that a text on the page has where the pattern has a group."""
     text = page.get_by_test_id("stMain").get_by_text(re.compile(pattern)).first.inner_text()
     return int(re.search(pattern, text)[1].replace(",", ""))
+
+
+def assert_fits(page: Page, view: str) -> None:
+    """Assert that nothing of a page is wider than its window, and that nothing went wrong. view: named if so."""
+    expect(page.get_by_test_id("stException")).to_have_count(0)
+    for place in ("document.documentElement", "document.querySelector('[data-testid=stMain]')"):
+        width, room = page.evaluate(f"[{place}.scrollWidth, {place}.clientWidth]")
+        assert width <= room, f"{place} of {view}"
+        assert room > 300
 
 
 # Streamlit looks for its server below the page's path first, and then at the root.

@@ -5,6 +5,9 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
+
+from engine.dataset import Dataset, Split, open_dataset, save_dataset
 from engine.predictions import Predictions, load_predictions, save_predictions
 from engine.records import Failed, Preparing, to_line
 from engine.runs import Run, open_run
@@ -77,6 +80,41 @@ def change_predictions(run: Run, change: Callable[[Predictions], dict]) -> Predi
 
 def all_right(predictions: Predictions) -> dict:
     return {"labels": predictions.predicted}
+
+
+def all_wrong(predictions: Predictions) -> dict:
+    return {"labels": (predictions.predicted + 1) % len(predictions.classes)}
+
+
+def answering(answers: np.ndarray) -> Callable[[Predictions], dict]:
+    """Have a run answer classes of one's own choice, all of them with certainty."""
+    return lambda predictions: {"probabilities": np.eye(len(predictions.classes), dtype=np.float32)[answers]}
+
+
+def of_many_classes(predictions: Predictions, count: int = 47) -> dict:
+    """Have a run tell more classes apart, of which it never answers the last three."""
+    labels = np.arange(len(predictions)) % count
+    probabilities = np.random.default_rng(0).dirichlet(np.full(count, 0.1), len(predictions)).astype(np.float32)
+    probabilities[:, -3:] = 0
+    return {"classes": tuple(f"class {n}" for n in range(count)), "labels": labels, "probabilities": probabilities}
+
+
+def copy_into_train(run: Run, rows: np.ndarray) -> Dataset:
+    """Put exact copies of test images of the run's dataset first in its training split, as if it had been so always."""
+    dataset = open_dataset(run.recipe.dataset)
+    train, test = dataset.splits["train"], dataset.splits["test"]
+    images, labels = train.images.copy(), train.labels.copy()
+    images[: len(rows)], labels[: len(rows)] = test.images[rows], test.labels[rows]
+    return change_dataset(run, {"train": Split(images, labels), "test": test})
+
+
+def change_dataset(run: Run, splits: dict[str, Split]) -> Dataset:
+    """Replace the dataset of a run, and have its predictions be of the new one."""
+    dataset = open_dataset(run.recipe.dataset)
+    save_dataset(dataset.name, dataset.classes, splits, dataset.source, dataset.kind)
+    changed = open_dataset(dataset.name)
+    change_predictions(run, lambda _: {"fingerprint": changed.fingerprint})
+    return changed
 
 
 DAMAGE: dict[str, Callable[[Run], object]] = {

@@ -4,16 +4,18 @@ import base64
 import io
 import json
 import re
+from collections.abc import Callable
 from itertools import chain
 from typing import Any
+from unittest.mock import patch
 from urllib.parse import parse_qs
 
 import numpy as np
 import pandas as pd
 from PIL import Image
-from streamlit.dataframe_util import convert_arrow_bytes_to_pandas_df
+from streamlit.runtime.media_file_manager import MediaFileManager
 from streamlit.runtime.state.session_state import STREAMLIT_INTERNAL_KEY_PREFIX
-from streamlit.testing.v1 import AppTest
+from streamlit.testing.v1 import AppTest, app_test
 
 from engine.paths import PROJECT_ROOT
 from ui.wording import WORD_JOINER
@@ -21,7 +23,7 @@ from ui.wording import WORD_JOINER
 PAGES = ("home", "explore", "train", "evaluate", "gallery", "classify", "runs")
 
 
-def open_page(page: str = "home", /, *, theme: str = "light", **choices: str) -> AppTest:
+def open_page(page: str = "home", /, *, theme: str = "light", **choices: str | list[str]) -> AppTest:
     """Open a page of the app with choices in its URL, as a new tab of a browser does."""
     app = AppTest.from_file(PROJECT_ROOT / "streamlit_app.py", default_timeout=120)
     app.context["theme"] = theme
@@ -33,12 +35,23 @@ def open_page(page: str = "home", /, *, theme: str = "light", **choices: str) ->
 
 def show(app: AppTest) -> AppTest:
     """Run the app with what was done to its widgets. Whatever happens, no page raises."""
-    app.run()
+    return _run(app, app.run)
+
+
+def _run(app: AppTest, run: Callable[[], object]) -> AppTest:
+    """Run the app, and keep the pictures and files that it offers as ``app.media``: AppTest drops them."""
+
+    def keep(storage) -> MediaFileManager:
+        app.media = MediaFileManager(storage)
+        return app.media
+
+    with patch.object(app_test, "MediaFileManager", keep):
+        run()
     assert not app.exception, "the traceback is in the captured output"
     return app
 
 
-def go_to(app: AppTest, page: str, **choices: str) -> AppTest:
+def go_to(app: AppTest, page: str, **choices: str | list[str]) -> AppTest:
     """Follow a link to another page, in the same session."""
     app.query_params = dict(choices)
     app.switch_page(f"pages/{page}.py")
@@ -86,15 +99,24 @@ def words(app: AppTest) -> str:
     return "\n".join(said)
 
 
-def links(app: AppTest) -> dict[str, tuple[str, dict[str, str]]]:
-    """The links of a page by their labels: the page that each opens, and the choices in its URL."""
+def links(app: AppTest) -> dict[str, tuple[str, dict[str, Any]]]:
+    """The links of a page by their labels: the page that each opens, and the choices in its URL, a range as a list."""
     return {
         link.proto.label: (
             link.proto.page or "home",
-            {name: values[0] for name, values in parse_qs(link.proto.query_string).items()},
+            {
+                name: values[0] if len(values) == 1 else values
+                for name, values in parse_qs(link.proto.query_string).items()
+            },
         )
         for link in app.main.get("page_link")
     }
+
+
+def follow(app: AppTest, label: str) -> AppTest:
+    """Click a link of a page."""
+    page, choices = links(app)[label]
+    return go_to(app, page, **choices)
 
 
 def select_rows(app: AppTest, *rows: int) -> AppTest:
@@ -114,10 +136,35 @@ def figure(app: AppTest, key: str) -> dict[str, Any]:
     return json.loads(found.proto.spec, object_hook=listed)
 
 
-def cells(app: AppTest) -> pd.DataFrame:
-    """What the confusion matrix is drawn from, a cell a row."""
-    (matrix,) = app.main.get("vega_lite_chart")
-    return convert_arrow_bytes_to_pandas_df(matrix.proto.datasets[0].data.data)
+def matrix(app: AppTest) -> dict[str, Any]:
+    """What the confusion matrix is made from, in the order that it is shown in: counts and shades as arrays."""
+    ((_, data),) = components(app, "loupe_confusion_matrix")
+    return data | {name: np.array(data[name]) for name in ("counts", "totals", "shades", "order")}
+
+
+def pick_cell(app: AppTest, row: int, column: int) -> AppTest:
+    """Click a cell of the confusion matrix by its place, as a browser reports it: by the classes shown there."""
+    ((component, data),) = components(app, "loupe_confusion_matrix")
+    return trigger(app, component, "cell", [data["order"][row], data["order"][column]])
+
+
+def components(app: AppTest, name: str) -> list[tuple[Any, dict[str, Any]]]:
+    """The components of a kind, each with what it is made from."""
+    return [
+        (each, json.loads(each.proto.json))
+        for each in app.main.get("bidi_component")
+        if each.proto.component_name == name
+    ]
+
+
+def trigger(app: AppTest, component: Any, event: str, value: Any) -> AppTest:
+    """Do what a browser does when a component reports an event: AppTest has no way to."""
+    states = app._tree.get_widget_states()
+    states.widgets.add(
+        id=f"{STREAMLIT_INTERNAL_KEY_PREFIX}_{component.proto.id}__events",
+        json_trigger_value=json.dumps([{"event": event, "value": value}]),
+    )
+    return _run(app, lambda: app._run(states))
 
 
 def tiles(app: AppTest, name: str = "") -> list[dict[str, Any]]:
@@ -131,23 +178,21 @@ def tiles(app: AppTest, name: str = "") -> list[dict[str, Any]]:
 
 def sheet(app: AppTest, name: str = "") -> tuple[Any, dict[str, Any]]:
     """The contact sheet of a name, or the only one there is, and what it is made from."""
-    sheets = [(each, json.loads(each.proto.json)) for each in app.main.get("bidi_component")]
+    sheets = components(app, "loupe_contact_sheet")
     (found,) = [(each, data) for each, data in sheets if not name or data["name"] == name]
     return found
 
 
+def sheets(app: AppTest) -> list[str]:
+    """The names of the contact sheets of a page."""
+    return [data["name"] for _, data in components(app, "loupe_contact_sheet")]
+
+
 def pick(app: AppTest, index: int, name: str = "") -> AppTest:
-    """Click the tile of an index, as a browser reports it: AppTest has no way to."""
+    """Click the tile of an index."""
     component, data = sheet(app, name)
     assert index in [tile["index"] for tile in data["tiles"]]
-    states = app._tree.get_widget_states()
-    states.widgets.add(
-        id=f"{STREAMLIT_INTERNAL_KEY_PREFIX}_{component.proto.id}__events",
-        json_trigger_value=json.dumps([{"event": "picked", "value": index}]),
-    )
-    app._run(states)
-    assert not app.exception, "the traceback is in the captured output"
-    return app
+    return trigger(app, component, "picked", index)
 
 
 def table(app: AppTest) -> pd.DataFrame:
@@ -161,7 +206,26 @@ def large_images(app: AppTest) -> list[str]:
     return [url for dialog in app.get("dialog") for image in dialog.get("image") for url in image.value]
 
 
+def pictures(app: AppTest) -> list[np.ndarray]:
+    """The large images of a page, as they are shown: arrays (height, width, channels)."""
+    return [pixels_of(stored(app, url)) for image in app.main.get("image") for url in image.value]
+
+
+def download(app: AppTest, label: str) -> str:
+    """Click a button that makes a file when it is clicked; returns the file's text."""
+    (found,) = [each for each in app.main.get("download_button") if each.label == label]
+    return stored(app, app.media.execute_deferred(found.proto.deferred_file_id)).decode()
+
+
+def stored(app: AppTest, url: str) -> bytes:
+    return app.media._storage.get_file(url.rpartition("/")[2]).content
+
+
 def decoded(url: str) -> np.ndarray:
-    with Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))) as image:
+    return pixels_of(base64.b64decode(url.partition(",")[2]))
+
+
+def pixels_of(content: bytes) -> np.ndarray:
+    with Image.open(io.BytesIO(content)) as image:
         pixels = np.asarray(image)
     return pixels.reshape(*pixels.shape[:2], -1)

@@ -354,6 +354,6 @@ def test_images_are_named_by_where_they_are_stored():
 
 
 def test_rows_are_called_rows():
-    assert " on 1 row that old gets wrong" in in_words(with_flips(1, 0), "old", "new", "row")
-    assert "images" not in in_words(with_flips(1, 3), "old", "new", "row")
-    assert "the same rows as old" in in_words(with_flips(0, 0), "old", "new", "row")
+    assert " on 1 row that old gets wrong" in in_words(with_flips(1, 0, 30), "old", "new", "row")
+    assert "images" not in in_words(with_flips(1, 3, 30), "old", "new", "row")
+    assert "the same rows as old" in in_words(with_flips(0, 0, 30), "old", "new", "row")

@@ -3,6 +3,7 @@ import io
 import re
 
 import numpy as np
+import pytest
 from browsing import (
     Server,
     Traffic,
@@ -76,13 +77,15 @@ def test_from_the_quick_start_to_a_picture_of_ones_own(server: Server, page: Pag
     # A tile opens its image, large.
     page.goto(f"{server.url}/gallery?run={run.id}&show=all&true=7")
     tiles(page).nth(4).click()
-    dialog = page.get_by_role("dialog")
-    expect(dialog.get_by_text("true class 7")).to_be_visible()
-    expect(dialog.get_by_text("7 (true)")).to_be_visible()
-    shown = dialog.get_by_test_id("stImage").locator("img").bounding_box()
-    assert shown["width"] == shown["height"] == 280
+    sevens = int((predictions.labels == predictions.classes.index("7")).sum())
+    expect(page.get_by_text(f"5 of {sevens} images of true class 7")).to_be_visible()
+    expect(page.get_by_text("7 (true)")).to_be_visible()
+    shown = page.get_by_test_id("stImage").locator("img").first.bounding_box()
+    assert shown["width"] == pytest.approx(shown["height"])
+    assert shown["width"] > 200, "25 times that of the file"
+    wait_until_settled(page)
     page.keyboard.press("Escape")
-    expect(dialog).to_be_hidden()
+    expect(tiles(page)).to_have_count(sevens)
 
     # Pictures of one's own: a digit, and what is none.
     follow(page, "Classify")

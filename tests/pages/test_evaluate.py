@@ -1,15 +1,32 @@
-import json
 import os
 
 import numpy as np
 import pytest
-from damage import DAMAGE, all_right, change_predictions, die_at_once, die_in_training, fail
-from screen import button, buttons, cells, click, errors, figure, links, open_page, show, title, words
+from damage import (
+    DAMAGE,
+    all_right,
+    answering,
+    change_dataset,
+    change_predictions,
+    copy_into_train,
+    die_at_once,
+    die_in_training,
+    fail,
+    of_many_classes,
+)
+from picture_files import result_of
+from scipy.stats import binomtest
+from screen import button, buttons, click, errors, follow, links, open_page, show, title, words
 from sklearn import metrics
 
+from engine.dataset import Dataset, Split
+from engine.inspection import DEFAULT_THRESHOLD, inspect
 from engine.predictions import Predictions, load_predictions
-from engine.recipes import change, find_recipe, published
+from engine.recipes import change, find_recipe
 from engine.runs import Run
+
+CHECK = "Check whether test images are in the training set too"
+VIEWS = ["Confusions", "Classes", "Confidence", "Training", "Compare", "Take away"]
 
 
 @pytest.fixture
@@ -21,105 +38,75 @@ def figures(app) -> dict[str, str]:
     return {metric.label: metric.value for metric in app.metric}
 
 
-def test_the_headline_is_the_accuracy_of_the_predictions(finished: Run) -> None:
-    with np.load(finished.predictions("test")) as arrays:
-        answers, labels = arrays["probabilities"].argmax(1), arrays["labels"]
-    accuracy = metrics.accuracy_score(labels, answers)
-    right = int((answers == labels).sum())
+def interval(right: int, count: int) -> str:
+    """Wilson's, by SciPy."""
+    found = binomtest(right, count).proportion_ci(0.95, method="wilson")
+    return f"95% interval {found.low:.2%} to {found.high:.2%}"
+
+
+def twins(dataset: Dataset) -> np.ndarray:
+    """Which test images are in the training set too, byte by byte."""
+    train = {image.tobytes() for image in dataset.splits["train"].images}
+    return np.array([image.tobytes() in train for image in dataset.splits["test"].images])
+
+
+# The headline
+
+
+def test_every_figure_has_its_denominator(finished: Run, predictions: Predictions) -> None:
+    labels, probabilities = predictions.labels, predictions.probabilities
+    answers = probabilities.argmax(1)
+    right, counts = int((answers == labels).sum()), np.bincount(labels)
+    top = metrics.top_k_accuracy_score(labels, probabilities, k=5)
     app = open_page("evaluate", run=finished.id)
     assert figures(app) == {
-        "Accuracy on the test images": f"{accuracy:.2%}",
+        "Accuracy on the test images": f"{metrics.accuracy_score(labels, answers):.2%}",
         "Mistakes": f"{360 - right}",
-        "Published": "-",
+        "Top 5": f"{top:.2%}",
+        "Baseline": f"{counts.max() / 360:.2%}",
     }
-    assert f"{right} of 360, 95% interval " in words(app)
-    assert "of 360 images" in words(app)
-    assert f"{finished.id} · " in words(app)
-    assert f"{finished.history().ended.test_accuracy:.2%} of 360 test images" in words(app)
+    said = words(app).splitlines()
+    assert f"{right} of 360, {interval(right, 360)}" in said
+    assert "of 360 images" in said
+    assert f"{round(360 * top)} of 360" in said
+    assert f"{counts.max()} of 360 are {counts.argmax()}" in said
+    assert f"{finished.id} · convnet on digits · finished · {right / 360:.2%} of 360 test images" in words(app)
 
 
-def test_the_interval_is_wilsons(finished: Run, predictions: Predictions) -> None:
-    from scipy.stats import binomtest
-
-    interval = binomtest(int(predictions.right.sum()), 360).proportion_ci(0.95, method="wilson")
-    assert f"95% interval {interval.low:.2%} to {interval.high:.2%}" in words(open_page("evaluate", run=finished.id))
-
-
-def test_the_matrix_is_scikit_learns(finished: Run, predictions: Predictions) -> None:
-    expected = metrics.confusion_matrix(predictions.labels, predictions.predicted, labels=range(10))
-    drawn = cells(open_page("evaluate", run=finished.id))
-    matrix = drawn.pivot(index="true", columns="predicted", values="images")
-    np.testing.assert_array_equal(matrix.to_numpy(), expected)
-    assert drawn.images.sum() == 360
-    assert all(cell.text == (str(cell.images) if cell.images else "") for cell in drawn.itertuples())
-
-
-def test_the_matrix_says_shares_when_asked(finished: Run, predictions: Predictions) -> None:
-    app = open_page("evaluate", run=finished.id)
-    app.toggle("shares").set_value(True)
-    expected = 100 * metrics.confusion_matrix(predictions.labels, predictions.predicted, normalize="true")
-    drawn = cells(show(app)).pivot(index="true", columns="predicted", values="text").to_numpy()
-    np.testing.assert_array_equal(drawn, [[f"{share:.1f}" if share else "" for share in row] for row in expected])
-
-
-def test_a_click_on_a_cell_opens_its_images(finished: Run, predictions: Predictions) -> None:
-    wrong = int(np.flatnonzero(~predictions.right)[0])
-    true, predicted = predictions.labels[wrong], predictions.predicted[wrong]
-    app = open_page("evaluate", run=finished.id)
-    (matrix,) = app.main.get("vega_lite_chart")
-    app.session_state[matrix.key] = {"selection": {"cell": [{"true": str(true), "predicted": str(predicted)}]}}
-    show(app)
-    assert title(app) == "Gallery"
-    assert app.query_params == {"run": finished.id, "true": str(true), "predicted": str(predicted), "show": "all"}
-    count = int(((predictions.labels == true) & (predictions.predicted == predicted)).sum())
-    assert f"1 to {count} of {count} images of true class {true} taken for {predicted}" in words(app)
-
-
-def test_scores_of_each_class_are_scikit_learns(finished: Run, predictions: Predictions) -> None:
-    report = metrics.classification_report(
-        predictions.labels, predictions.predicted, labels=range(10), output_dict=True, zero_division=0
+def test_the_five_most_probable_count_only_among_more_than_five_classes(finished: Run) -> None:
+    change_predictions(
+        finished,
+        lambda predictions: {"classes": tuple("01234"), "labels": predictions.labels % 5} | halved(predictions),
     )
+    assert "Top 5" not in figures(open_page("evaluate", run=finished.id))
+
+
+def halved(predictions: Predictions) -> dict:
+    return {"probabilities": predictions.probabilities[:, :5] + predictions.probabilities[:, 5:]}
+
+
+def test_uneven_classes_are_balanced(finished: Run, predictions: Predictions) -> None:
+    assert "Balanced accuracy" not in figures(open_page("evaluate", run=finished.id))
+    labels = np.where(np.arange(360) % 2, predictions.labels, 0)
+    change_predictions(finished, lambda _: {"labels": labels})
     app = open_page("evaluate", run=finished.id)
-    table = app.dataframe[0].value
-    assert table["class"].tolist() == list("0123456789")
-    for row in table.itertuples():
-        theirs = report[str(row.Index)]
-        assert row.precision == pytest.approx(100 * theirs["precision"])
-        assert row.recall == pytest.approx(100 * theirs["recall"])
-        assert row.f1 == pytest.approx(100 * theirs["f1-score"])
-        assert row.support == theirs["support"]
-    np.testing.assert_allclose(figure(app, "recall")["data"][0]["y"], table.recall)
+    balanced = metrics.balanced_accuracy_score(labels, predictions.predicted)
+    assert figures(app)["Balanced accuracy"] == f"{balanced:.2%}"
+    counts = np.bincount(labels)
+    (metric,) = [each for each in app.metric if each.label == "Balanced accuracy"]
+    assert metric.help == f"The classes have from {counts.min()} to {counts.max()} images: here each counts as much."
+    assert "mean recall of 10 classes" in words(app)
 
 
-def test_the_pairs_that_are_most_confused_are_linked(finished: Run, predictions: Predictions) -> None:
-    matrix = metrics.confusion_matrix(predictions.labels, predictions.predicted)
-    np.fill_diagonal(matrix, 0)
-    shown = links(open_page("evaluate", run=finished.id))
-    others = shown.pop("Any other pair: choose it in the gallery")
-    assert others == ("gallery", {"run": finished.id, "show": "all"})
-    assert len(shown) == min(5, (matrix > 0).sum())
-    counts = []
-    for label, (page, choices) in shown.items():
-        true, predicted = int(choices["true"]), int(choices["predicted"])
-        counts.append(matrix[true, predicted])
-        of = (predictions.labels == true).sum()
-        assert label == f"**{true}** taken for **{predicted}**: {matrix[true, predicted]} of {of} images"
-        assert page == "gallery"
-        assert choices == {"run": finished.id, "true": str(true), "predicted": str(predicted), "show": "all"}
-    assert counts == sorted(matrix.ravel(), reverse=True)[: len(counts)]
-
-
-def test_the_training_curves_are_those_of_the_log(finished: Run) -> None:
+def test_classes_without_images_do_not_count_in_the_balance(finished: Run) -> None:
+    labels = (np.arange(360) % 3 == 0).astype(np.int64)
+    change_predictions(finished, lambda _: {"labels": labels})
+    change_predictions(finished, answering(np.zeros(360, np.int64)))
     app = open_page("evaluate", run=finished.id)
-    history = finished.history()
-    running, epochs, validation, best = figure(app, "accuracy")["data"]
-    assert running["y"] == pytest.approx([100 * step.train_accuracy for step in history.steps])
-    assert epochs["x"] == [1, 2]
-    assert epochs["y"] == pytest.approx([100 * epoch.train_accuracy for epoch in history.epochs])
-    assert validation["y"] == pytest.approx([100 * epoch.val_accuracy for epoch in history.epochs])
-    assert figure(app, "loss")["data"][2]["y"] == pytest.approx([epoch.val_loss for epoch in history.epochs])
-    assert best["x"] == [max(history.epochs, key=lambda epoch: epoch.val_accuracy).epoch]
-    assert f"Kept: {history.ended.kept}." in words(app)
+    assert figures(app)["Balanced accuracy"] == "50.00%"
+    assert "mean recall of 2 classes" in words(app)
+    assert figures(app)["Baseline"] == f"{2 / 3:.2%}"
+    assert "240 of 360 are 0" in words(app)
 
 
 def test_a_published_figure_is_shown_for_the_settings_that_it_is_for(finished: Run) -> None:
@@ -127,97 +114,166 @@ def test_a_published_figure_is_shown_for_the_settings_that_it_is_for(finished: R
     finished.write_recipe(recipe)
     app = open_page("evaluate", run=finished.id)
     assert figures(app)["Published"] == "99.05%"
-    assert "LeCun et al. 1998" in words(app)
-    (finished.path / "recipe.json").write_text(json.dumps(recipe.as_dict() | {"epochs": 6}))
+    assert "for the same recipe" in words(app)
+    assert "Published: LeCun et al. 1998" in words(app)
+    finished.write_recipe(change(recipe, {"epochs": 6}))
     app = open_page("evaluate", run=finished.id)
-    assert figures(app)["Published"] == "-"
-    assert "None for these settings." in words(app)
-
-
-def test_a_run_without_mistakes_is_told(finished: Run) -> None:
-    change_predictions(finished, all_right)
-    app = open_page("evaluate", run=finished.id)
-    assert figures(app)["Accuracy on the test images"] == "100.00%"
-    assert figures(app)["Mistakes"] == "0"
-    assert app.success[0].value == "No mistakes at all on these images."
-    assert links(app) == {}
-
-
-def test_classes_without_images_have_scores_of_zero(finished: Run) -> None:
-    change_predictions(
-        finished,
-        lambda predictions: {
-            "labels": np.zeros(360, np.int64),
-            "probabilities": np.eye(10, dtype=np.float32)[np.arange(360) % 2],
-        },
-    )
-    app = open_page("evaluate", run=finished.id)
-    assert figures(app)["Accuracy on the test images"] == "50.00%"
-    table = app.dataframe[0].value
-    assert table.recall.tolist() == [50.0] + 9 * [0.0]
-    assert table.support.tolist() == [360] + 9 * [0]
+    assert "Published" not in figures(app)
+    assert "LeCun" not in words(app)
 
 
 def test_a_run_without_test_images_is_evaluated_on_those_held_back(finished: Run) -> None:
     finished.predictions("test").unlink()
+    held_back = load_predictions(finished.predictions("val"))
     app = open_page("evaluate", run=finished.id)
-    assert "Accuracy on the validation images" in figures(app)
-    assert " of 144, 95% interval " in words(app)
-
-
-def test_many_classes_have_a_matrix_too(finished: Run) -> None:
-    names = tuple(f"class {number}" for number in range(43))
-    change_predictions(
-        finished,
-        lambda predictions: {
-            "classes": names,
-            "labels": np.arange(360) % 43,
-            "probabilities": np.eye(43, dtype=np.float32)[np.arange(360) % 40],
-        },
-    )
-    app = open_page("evaluate", run=finished.id)
-    assert len(cells(app)) == 43 * 43
-    assert not app.error
-
-
-KUZUSHIJI = ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
-OBJECTS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-
-
-def test_published_scores_of_each_class_are_beside_ones_own(finished: Run) -> None:
-    change_predictions(finished, lambda _: {"classes": KUZUSHIJI})
-    finished.write_recipe(find_recipe("kmnist-lenet"))
-    shown = open_page("evaluate", run=finished.id).dataframe[0].value
-    theirs = published(find_recipe("kmnist-lenet"))["per_class"]
-    for row in shown.to_dict("records"):
-        for score in ("precision", "recall", "f1"):
-            assert row[f"published {score}"] == pytest.approx(100 * theirs[row["class"]][score])
-
-
-def test_a_published_accuracy_of_each_class_is_beside_its_recall(finished: Run) -> None:
-    change_predictions(finished, lambda _: {"classes": OBJECTS})
-    finished.write_recipe(find_recipe("cifar10-blitz"))
-    shown = open_page("evaluate", run=finished.id).dataframe[0].value
-    assert shown.columns[shown.columns.str.startswith("published")].tolist() == ["published recall"]
-    assert shown.set_index("class").loc["deer", "published recall"] == pytest.approx(57)
-    finished.write_recipe(change(find_recipe("cifar10-blitz"), {"epochs": 3}))
-    shown = open_page("evaluate", run=finished.id).dataframe[0].value
-    assert not shown.columns.str.startswith("published").any(), "other settings"
+    assert figures(app)["Accuracy on the validation images"] == f"{held_back.accuracy:.2%}"
+    assert f"{held_back.right.sum()} of 144, {interval(int(held_back.right.sum()), 144)}" in words(app)
+    assert CHECK not in links(app)
 
 
 def test_a_run_on_rows_is_evaluated_in_words_of_rows(blobs: Run) -> None:
     predictions = load_predictions(blobs.predictions("test"))
-    app = open_page("evaluate", run=blobs.id)
+    for view in VIEWS:
+        app = open_page("evaluate", run=blobs.id, look=view)
+        assert figures(app)["Accuracy on the test rows"] == f"{predictions.accuracy:.2%}"
+        assert figures(app)["Published"] == "98.00%"
+        assert "Published: the MLP on blobs tutorial." in words(app)
+        assert "of 150 rows" in words(app)
+        assert "image" not in words(app).replace("image by image", "")
+        assert not [label for label in links(app) if "image" in label]
+
+
+def test_a_class_may_have_any_name(finished: Run) -> None:
+    names = ("*a*", "[b](http://x.org)", ":material/home:", "$c$", "`d`", "<b>e</b>", "# f", "g_h_", "i ", "~~j~~")
+    change_predictions(finished, lambda _: {"classes": names})
+    change_predictions(finished, lambda predictions: {"labels": np.where(predictions.labels < 9, 0, 1)})
+    app = open_page("evaluate", run=finished.id)
+    assert "324 of 360 are *a*" in words(app)
+    assert "324 of 360 are *a*" not in [caption.value for caption in app.caption], "as text, not as Markdown"
+    pairs = [choices for _, choices in links(app).values() if "true" in choices]
+    assert pairs[0]["true"] == "*a*"
+
+
+# Test images that are in the training set too
+
+
+@pytest.fixture
+def unlike(finished: Run, digits: Dataset) -> Dataset:
+    """The dataset of the run with training images that none of its test images is like."""
+    train, test = digits.splits["train"], digits.splits["test"]
+    images = np.random.default_rng(0).integers(0, 256, train.images.shape).astype(np.uint8)
+    return change_dataset(finished, {"train": Split(images, train.labels), "test": test})
+
+
+def test_a_dataset_that_was_not_checked_can_be(finished: Run) -> None:
+    app = open_page("evaluate", run=finished.id)
+    assert links(app)[CHECK] == ("explore", {"dataset": "digits", "view": "Copies and leaks"})
+    follow(app, CHECK)
+    (view,) = [each for each in app.main.get("button_group") if each.key == "view"]
+    assert (title(app), view.value) == ("Digits", "copies")
+
+
+def test_the_accuracy_without_leaked_images_is_told(finished: Run, predictions: Predictions, digits: Dataset) -> None:
+    rows = np.concatenate([np.flatnonzero(~predictions.right)[:3], np.flatnonzero(predictions.right)[:10]])
+    dataset = copy_into_train(finished, rows)
+    leaked = np.isin(np.arange(360), result_of(inspect(dataset)).leaked_test(DEFAULT_THRESHOLD))
+    assert leaked[twins(dataset)].all() and leaked[rows].all()
+    right, count = int((predictions.right & ~leaked).sum()), int((~leaked).sum())
+    app = open_page("evaluate", run=finished.id)
     assert (
-        figures(app)["Accuracy on the test rows"]
-        == f"{metrics.accuracy_score(predictions.labels, predictions.predicted):.2%}"
+        f"Without the {leaked.sum()} images that have a twin in the training set: **{right / count:.2%}** "
+        f"({right} of {count}, {interval(right, count)})."
+    ) in words(app)
+    assert CHECK not in links(app)
+    assert figures(app)["Accuracy on the test images"] == f"{predictions.accuracy:.2%}", "the headline stays"
+
+
+def test_a_single_leaked_image_is_told_in_the_singular(
+    finished: Run, predictions: Predictions, unlike: Dataset
+) -> None:
+    dataset = copy_into_train(finished, np.array([7]))
+    assert np.flatnonzero(twins(dataset)).tolist() == [7]
+    result_of(inspect(dataset))
+    right = int(np.delete(predictions.right, 7).sum())
+    said = f"Without the 1 image that has a twin in the training set: **{right / 359:.2%}** ({right} of 359"
+    assert said in words(open_page("evaluate", run=finished.id))
+
+
+def test_no_leaked_image_is_told(finished: Run, unlike: Dataset) -> None:
+    result_of(inspect(unlike))
+    said = words(open_page("evaluate", run=finished.id))
+    assert "None of these images has a twin in the training set, by the check of the dataset." in said
+
+
+def test_where_all_are_leaked_the_accuracy_says_nothing(finished: Run) -> None:
+    result_of(inspect(copy_into_train(finished, np.arange(360))))
+    app = open_page("evaluate", run=finished.id)
+    assert "All of these images have a twin in the training set: this accuracy says nothing about new ones." in words(
+        app
     )
-    assert figures(app)["Published"] == "98.00%"
-    assert "of 150 rows" in words(app)
-    assert "Click a cell to see its rows." in words(app)
-    assert "images" not in words(app)
-    assert len(cells(app)) == 9
-    assert "test, by step" in [trace["name"] for trace in figure(app, "loss")["data"]]
+    assert "Without the" not in words(app)
+
+
+def test_the_check_of_another_dataset_is_not_taken_for_this_ones(finished: Run) -> None:
+    result_of(inspect(copy_into_train(finished, np.arange(20))))
+    change_predictions(finished, lambda _: {"fingerprint": "0123456789abcdef"})
+    app = open_page("evaluate", run=finished.id)
+    assert "a twin" not in words(app)
+    assert "The dataset digits has changed since this run was evaluated" in words(app)
+
+
+def test_leaked_rows_of_a_table_are_told(blobs: Run) -> None:
+    assert not [label for label in links(open_page("evaluate", run=blobs.id)) if label.startswith("Check")]
+    predictions = load_predictions(blobs.predictions("test"))
+    result_of(inspect(copy_into_train(blobs, np.arange(10))))
+    right = int(predictions.right[10:].sum())
+    assert f"Without the 10 rows that have a twin in the training set: **{right / 140:.2%}** ({right} of 140" in words(
+        open_page("evaluate", run=blobs.id)
+    )
+
+
+# The dataset of a run may be gone
+
+
+@pytest.mark.parametrize("look", VIEWS)
+def test_the_figures_stay_when_the_dataset_is_deleted(finished: Run, predictions, tmp_path, look: str) -> None:
+    (tmp_path / "data").rename(tmp_path / "elsewhere")
+    app = open_page("evaluate", run=finished.id, look=look)
+    assert figures(app)["Accuracy on the test images"] == f"{predictions.accuracy:.2%}"
+    assert not app.error
+    gone = "The dataset digits is not here any more, so its pictures cannot be shown; the figures stand."
+    assert (gone in words(app)) == (look == "Confusions")
+
+
+@pytest.mark.parametrize("look", VIEWS)
+def test_the_figures_stay_when_the_dataset_is_damaged(finished: Run, predictions, digits: Dataset, look: str) -> None:
+    (digits.folder / "test-images.npy").unlink()
+    os.utime(digits.folder / "dataset.json", (1, 1))
+    app = open_page("evaluate", run=finished.id, look=look)
+    assert figures(app)["Accuracy on the test images"] == f"{predictions.accuracy:.2%}"
+    assert ("The prepared dataset digits is damaged" in words(app)) == (look == "Confusions")
+
+
+# The views
+
+
+@pytest.mark.parametrize("look", VIEWS)
+def test_each_view_has_an_address(finished: Run, look: str) -> None:
+    app = open_page("evaluate", run=finished.id, look=look)
+    (views,) = [each for each in app.main.get("button_group") if each.key == "look"]
+    assert (views.options, views.value) == (VIEWS, look)
+    app = open_page("evaluate", run=finished.id)
+    (views,) = [each for each in app.main.get("button_group") if each.key == "look"]
+    views.set_value(look)
+    assert show(app).query_params == {"run": finished.id} | ({"look": look} if look != VIEWS[0] else {})
+
+
+@pytest.mark.parametrize("look", VIEWS)
+def test_each_view_bears_a_run_that_is_always_right_and_one_of_many_classes(finished: Run, look: str) -> None:
+    change_predictions(finished, all_right)
+    assert not open_page("evaluate", run=finished.id, look=look).error
+    change_predictions(finished, of_many_classes)
+    assert not open_page("evaluate", run=finished.id, look=look).error
 
 
 # Runs without an evaluation
