@@ -222,10 +222,13 @@ def label_classes(figure: go.Figure, classes: Sequence[str]) -> go.Figure:
         type="category",
         showticklabels=len(classes) <= MAX_LABELS,
         # Plotly leaves some of these out where it is narrow, as it does not of ticks that are listed.
-        labelalias=dict(
-            zip(class_names(long), class_names([name[: MAX_LABEL - 1] + "…" for name in long]), strict=True)
-        ),
+        labelalias=dict(zip(class_names(long), class_names([cut(name) for name in long]), strict=True)),
     )
+
+
+def cut(name: str) -> str:
+    """Cut a name to the length of an axis label."""
+    return name if len(name) <= MAX_LABEL else name[: MAX_LABEL - 1] + "…"
 
 
 def class_names(names: Sequence[str]) -> list[str]:
@@ -240,7 +243,7 @@ def probability_bars(probabilities: list[dict], true: str | None = None) -> go.F
     figure = go.Figure(
         go.Bar(
             x=[100 * row["confidence"] for row in rows],
-            y=class_names([row["label"] + (" (true)" if row["label"] == true else "") for row in rows]),
+            y=class_names([row["label"] for row in rows]),
             orientation="h",
             marker_color=colours,
             text=[sure(row["confidence"]) for row in rows],
@@ -248,7 +251,12 @@ def probability_bars(probabilities: list[dict], true: str | None = None) -> go.F
             hovertemplate="%{y}: %{x:.2f}%<extra></extra>",
         )
     )
-    figure.update_xaxes(range=[0, 103], tickvals=[0, 25, 50, 75, 100]).update_yaxes(type="category")
+    figure.update_xaxes(range=[0, 103], tickvals=[0, 25, 50, 75, 100], tickangle=0)
+    names = [cut(row["label"]) + (" (true)" if row["label"] == true else "") for row in rows]
+    figure.update_yaxes(
+        type="category",
+        labelalias=dict(zip(class_names([row["label"] for row in rows]), class_names(names), strict=True)),
+    )
     return style(figure, height=40 + 34 * len(rows), x="probability (%)", y="")
 
 

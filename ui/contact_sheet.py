@@ -41,6 +41,8 @@ export default function(component) {
       const columns = getComputedStyle(sheet).gridTemplateColumns.split(" ").length;
       const move = step || (event.key === "ArrowDown" ? columns : -columns);
       const next = tiles[tiles.indexOf(event.target) + move];
+      // Elsewhere on the page the same keys may step through images.
+      event.stopPropagation();
       if (next) { next.focus(); event.preventDefault(); }
     });
   }

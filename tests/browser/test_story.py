@@ -84,7 +84,7 @@ def test_from_the_quick_start_to_a_picture_of_ones_own(server: Server, page: Pag
     assert shown["width"] == pytest.approx(shown["height"])
     assert shown["width"] > 200, "25 times that of the file"
     wait_until_settled(page)
-    page.keyboard.press("Escape")
+    page.keyboard.press("Backspace")
     expect(tiles(page)).to_have_count(sevens)
 
     # Pictures of one's own: a digit, and what is none.

@@ -10,6 +10,7 @@ from engine.predictions import Predictions
 from engine.runs import Run
 from engine.selection import in_order, select
 from engine.words import counted
+from ui.charts import cut
 from ui.contact_sheet import contact_sheet
 from ui.evaluation.matrix import MISTAKES, MODES, confusion_grid
 from ui.pictures import open_pictures, tile_of
@@ -69,12 +70,14 @@ def _show_most_confused(run: Run, predictions: Predictions) -> None:
             with st.container(width=PAIR_WIDTH, gap="xsmall"):
                 link(
                     "gallery",
-                    f"**{plain(true)}** taken for **{plain(predicted)}**: {count:,} of {counted(total, item)}",
+                    f"**{plain(cut(true))}** → **{plain(cut(predicted))}**",
                     run=run.id,
                     true=true,
                     predicted=predicted,
                     show="all",
                 )
+                # A link would cut this off where it is long.
+                st.caption(f"{plain(true)} taken for {plain(predicted)}: {count:,} of {counted(total, item)}")
                 if dataset is not None and dataset.kind == "images":
                     _show_examples(run, predictions, dataset, true, predicted)
     link("gallery", "Any other pair: choose it in the gallery", run=run.id, show="all")

@@ -66,6 +66,7 @@ function draw(box, data) {
   const head = table.insertRow();
   const corner = document.createElement("th");
   corner.className = "corner";
+  corner.setAttribute("role", "presentation");
   head.append(corner);
   const label = (name, kind) => {
     const th = document.createElement("th"), text = document.createElement("span");

@@ -14,7 +14,7 @@ HIGHEST_SEED = 999_999
 
 def choose_images(predictions: Predictions, items: str) -> tuple[np.ndarray, str]:
     """Let the person filter and sort; returns the rows of the chosen images, in order, and the filter in words."""
-    changed: dict[str, Any] = {"bind": "query-params", "on_change": _to_first_page}
+    changed: dict[str, Any] = {"bind": "query-params", "on_change": to_first_page}
     among: dict[str, Any] = {"options": list(predictions.classes), "index": None, "placeholder": "any"} | changed
     above, below = st.columns(3), st.columns(3)
     which = above[0].selectbox("Show", list(SHOW), key="show", **changed)
@@ -38,6 +38,6 @@ def choose_images(predictions: Predictions, items: str) -> tuple[np.ndarray, str
     return in_order(predictions, rows, order, int(seed)), words
 
 
-def _to_first_page() -> None:
+def to_first_page() -> None:
     for choice in ("page", "image"):
         st.query_params.pop(choice, None)

@@ -17,6 +17,7 @@ from engine.steps import result_of
 from engine.words import sure
 from ui.charts import CONFIG, MODE_BAR, RIGHT, WRONG, category, class_names, style
 from ui.gallery.features import have_features, open_classifier
+from ui.gallery.filters import to_first_page
 from ui.gallery.points import places_of_rows, show_rows
 from ui.gallery.sheet import show_sheet
 from ui.wording import plain, show_problem
@@ -37,7 +38,7 @@ def show_map(run: Run, predictions: Predictions, dataset: Dataset, rows: np.ndar
     """Show a map of all images with the chosen ones in colour; returns the row that was just clicked below it."""
     item = item_of(run.recipe.dataset)
     choices = (NUMBERS, PCA, TSNE) if dataset.kind == "table" else (PCA, TSNE)
-    chooser: dict[str, Any] = {"required": True, "bind": "query-params"}
+    chooser: dict[str, Any] = {"required": True, "bind": "query-params", "persist_state": "session"}
     with st.container(horizontal=True):
         how = st.segmented_control("Placed by", choices, default=choices[0], key="places", **chooser)
         colour = st.segmented_control("Coloured by", COLOURS, default=COLOURS[0], key="colour", **chooser)
@@ -52,7 +53,7 @@ def show_map(run: Run, predictions: Predictions, dataset: Dataset, rows: np.ndar
     event = st.plotly_chart(
         map_chart(predictions, placed, places, coloured, colour or COLOURS[0], item),
         config=CONFIG | {"modeBarButtonsToRemove": ["autoScale2d"], "displayModeBar": True},
-        on_select="rerun",
+        on_select=to_first_page,
         selection_mode=("points", "box", "lasso"),
         key=f"map-{run.id}",
     )
@@ -66,8 +67,7 @@ def show_map(run: Run, predictions: Predictions, dataset: Dataset, rows: np.ndar
         )
         return None
     if dataset.kind == "table":
-        show_rows(run, predictions, dataset, chosen)
-        return None
+        return show_rows(predictions, dataset, chosen)
     return show_sheet(predictions, dataset, chosen, f"{words} in the region")
 
 

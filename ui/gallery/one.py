@@ -59,7 +59,8 @@ def _show_steps(row: int, rows: np.ndarray, words: str) -> None:
     place = int(found[0]) if len(found) else -1
     before, after = (int(rows[near]) if 0 <= near < len(rows) else None for near in (place - 1, place + 1))
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.button("All of them", icon=":material/grid_view:", shortcut="Esc", on_click=_close, key="close")
+        # Not Escape, which would be taken from a list that it is to close.
+        st.button("All of them", icon=":material/grid_view:", shortcut="Backspace", on_click=_close, key="close")
         for name, icon, key, to in (
             ("Previous", ":material/chevron_left:", "Left", before),
             ("Next", ":material/chevron_right:", "Right", after),

@@ -15,7 +15,6 @@ from engine.words import sure
 from ui.charts import CONFIG, category, class_names, ink, style
 from ui.explorer.points import principal_components
 from ui.pictures import picture_of
-from ui.state import go as go_to
 from ui.wording import show_problem
 
 if TYPE_CHECKING:
@@ -29,8 +28,8 @@ def places_of_rows(predictions: Predictions, dataset: Dataset) -> tuple[np.ndarr
     return stored[predictions.indices], share
 
 
-def show_rows(run: Run, predictions: Predictions, dataset: Dataset, rows: np.ndarray) -> None:
-    """Show rows as a table: what was answered, and the numbers it was answered from; a click opens one."""
+def show_rows(predictions: Predictions, dataset: Dataset, rows: np.ndarray) -> int | None:
+    """Show rows as a table: what was answered, and from which numbers; returns the row that was just clicked."""
     stored = predictions.indices[rows]
     names = np.array(predictions.classes, dtype=object)
     answers = {
@@ -55,11 +54,11 @@ def show_rows(run: Run, predictions: Predictions, dataset: Dataset, rows: np.nda
         f"x1 to x{len(features)}: the numbers of the row. Confidence: the probability of the predicted class. "
         f"Row: its place in the {predictions.stored_in} split. Click the box before a row to look into it."
     )
-    if picked:
-        # A new key drops the selection, so that coming back does not open it again.
-        st.session_state.row_clicks = clicks + 1
-        choices = {name: value for name, value in st.query_params.items() if name != "image"}
-        go_to("gallery", **choices | {"image": str(rows[picked[0]])})
+    if not picked:
+        return None
+    # A new key drops the selection, so that coming back does not open it again.
+    st.session_state.row_clicks = clicks + 1
+    return int(rows[picked[0]])
 
 
 def show_point(run: Run, predictions: Predictions, dataset: Dataset, row: int, classifier: "Classifier | None") -> None:

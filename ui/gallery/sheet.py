@@ -1,5 +1,7 @@
 """The contact sheet of the images that were chosen, a page at a time."""
 
+import hashlib
+
 import numpy as np
 import streamlit as st
 
@@ -19,7 +21,7 @@ def show_sheet(predictions: Predictions, dataset: Dataset, rows: np.ndarray, wor
     number = 1
     if pages > 1:
         with paging:
-            number = _turn_pages(pages, words)
+            number = _turn_pages(pages, rows)
     shown = rows[(number - 1) * PAGE : number * PAGE]
     first = (number - 1) * PAGE + 1
     caption.caption(f"{first:,} to {first + len(shown) - 1:,} of {len(rows):,} {plain(words)}")
@@ -33,12 +35,13 @@ def show_sheet(predictions: Predictions, dataset: Dataset, rows: np.ndarray, wor
     return picked
 
 
-def _turn_pages(pages: int, words: str) -> int:
+def _turn_pages(pages: int, rows: np.ndarray) -> int:
     """Let the person turn pages; returns the number of the one that is open, which is in the URL."""
     asked = st.query_params.get("page", "")[:9]  # Python refuses to read numbers of thousands of digits
     wanted = int(asked) if asked.isdecimal() and 1 <= int(asked) <= pages else 1
-    # Other images have pages of their own. Streamlit's binding to the URL could not be sent back to the first.
-    number = st.pagination(pages, default=wanted, key=f"page of {words}")
+    # Other images, or another order, have pages of their own. Streamlit's binding to the URL could not be sent back to
+    # the first.
+    number = st.pagination(pages, default=wanted, key=f"page of {hashlib.sha256(rows.tobytes()).hexdigest()[:16]}")
     # Each change of the URL is a step of the browser's history: none is made that changes nothing.
     if number != wanted:
         st.query_params["page"] = str(number)
