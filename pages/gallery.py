@@ -12,7 +12,7 @@ from ui.gallery.one import show_one
 from ui.gallery.points import show_rows
 from ui.gallery.sheet import show_sheet
 from ui.pictures import open_pictures
-from ui.state import choose_run, enter, head, link, open_predictions
+from ui.state import choose_run, choose_view, enter, head, link, open_predictions
 from ui.wording import plain
 
 enter()
@@ -38,14 +38,12 @@ def show_none(run: Run, words: str, wrong: int, items: str) -> None:
 def show_all(run: Run, predictions: Predictions, dataset: Dataset, rows: np.ndarray, words: str) -> None:
     """Show the chosen images, on a contact sheet or a map; a click opens one."""
     views = (MAP, TABLE) if dataset.kind == "table" else (SHEET, MAP)
-    view = st.segmented_control(
-        "View", views, default=views[0], key="as", required=True, label_visibility="collapsed", bind="query-params"
-    )
+    view = choose_view("View", views, "as")
     picked = None
     if view == MAP:
         picked = show_map(run, predictions, dataset, rows, words)
     elif view == TABLE:
-        show_rows(run, predictions, dataset, rows)
+        picked = show_rows(predictions, dataset, rows)
     else:
         picked = show_sheet(predictions, dataset, rows, words)
     if picked is not None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from engine.dataset import Dataset, Split, open_dataset, save_dataset
 from engine.predictions import Predictions, load_predictions, save_predictions
+from engine.recipes import change
 from engine.records import Failed, Preparing, to_line
 from engine.runs import Run, open_run
 
@@ -97,6 +98,21 @@ def of_many_classes(predictions: Predictions, count: int = 47) -> dict:
     probabilities = np.random.default_rng(0).dirichlet(np.full(count, 0.1), len(predictions)).astype(np.float32)
     probabilities[:, -3:] = 0
     return {"classes": tuple(f"class {n}" for n in range(count)), "labels": labels, "probabilities": probabilities}
+
+
+def answer_at_random(run: Run, dataset: Dataset) -> None:
+    """Have a run be one on another dataset, of whose test images it answers each at random."""
+    run.write_recipe(change(run.recipe, {"dataset": dataset.name}))
+    labels = dataset.splits["test"].labels
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(len(dataset.classes)), len(labels))
+    answers = {
+        "probabilities": probabilities.astype(np.float32),
+        "labels": labels,
+        "indices": np.arange(len(labels)),
+        "classes": dataset.classes,
+        "fingerprint": dataset.fingerprint,
+    }
+    change_predictions(run, lambda _: answers)
 
 
 def copy_into_train(run: Run, rows: np.ndarray) -> Dataset:

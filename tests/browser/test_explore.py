@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browsing import Server, Traffic, open_page, tiles, wait_for_address, wait_until_settled
+from browsing import Server, Traffic, assert_fits, open_page, tiles, wait_for_address, wait_until_settled
 from picture_files import encode, import_pictures, pack, png, write
 from PIL import Image
 from playwright.sync_api import Page, expect
@@ -163,10 +163,3 @@ def test_every_view_fits_a_narrow_window(server: Server, page: Page, no_imports:
     expect(page.get_by_text("Understood as")).to_be_visible()
     wait_until_settled(page)
     assert_fits(page, "import")
-
-
-def assert_fits(page: Page, view: str) -> None:
-    expect(page.get_by_test_id("stException")).to_have_count(0)
-    for place in ("document.documentElement", "document.querySelector('[data-testid=stMain]')"):
-        width, room = page.evaluate(f"[{place}.scrollWidth, {place}.clientWidth]")
-        assert width <= room, f"{place} of {view}"

@@ -50,10 +50,10 @@ def test_runs_that_go_on_are_listed_as_such(finished: Run) -> None:
         assert open_page("runs").dataframe[0].value.status.tolist() == ["running"]
 
 
-@pytest.mark.parametrize(("rows", "enabled"), [((), []), ((1,), [0, 1, 2]), ((0, 2), [2])])
+@pytest.mark.parametrize(("rows", "enabled"), [((), []), ((1,), [0, 1, 3]), ((0, 2), [2, 3]), ((0, 1, 2), [3])])
 def test_what_can_be_done_depends_on_how_many_are_chosen(finished: Run, others, rows, enabled) -> None:
     app = select_rows(open_page("runs"), *rows)
-    assert buttons(app) == ["Training curves", "Evaluate", "Delete"]
+    assert buttons(app) == ["Training curves", "Evaluate", "Compare", "Delete"]
     assert [number for number, each in enumerate(app.button) if not each.disabled] == enabled
 
 
@@ -63,6 +63,20 @@ def test_a_run_is_opened(finished: Run, others: list[Run], label: str, page: str
     assert title(app) == page
     assert app.query_params == {"run": others[0].id}
     assert others[0].id in words(app)
+
+
+def test_two_runs_are_compared(finished: Run) -> None:
+    other = copy_of(finished, "20000104-000000-digits-quick")
+    app = click(select_rows(open_page("runs"), 0, 1), "Compare")
+    assert app.query_params == {"run": finished.id, "look": "Compare", "with": other.id}
+    assert "This run is right on the same images as digits-quick, 04 Jan 00:00:00: no difference" in words(app)
+
+
+def test_a_run_without_an_evaluation_cannot_be_compared_and_says_so(finished: Run, others: list[Run]) -> None:
+    app = click(select_rows(open_page("runs"), 0, 1), "Compare")
+    (error,) = errors(app)
+    assert error.startswith(f"The run {others[0].id} has no predictions-test.npz")
+    assert "There is no other evaluated run on digits." in words(app)
 
 
 def test_a_run_is_deleted_once_that_is_confirmed(finished: Run, others: list[Run]) -> None:
