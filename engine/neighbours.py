@@ -76,7 +76,7 @@ def _squared_distances(features: Features, rows: np.ndarray, own: np.ndarray) ->
     mapped: a map's pages would count as this process's memory.
     """
     at_once = max(1, BLOCK_BYTES // own.nbytes)
-    block = np.empty((at_once, len(own)), np.float32)
+    block = np.zeros((at_once, len(own)), np.float32)  # of the last, only a part is read
     with features.values.open("rb", buffering=0) as file:
         for start in range(0, len(features.stored), at_once):
             first, last = np.searchsorted(rows, (start, start + at_once))
