@@ -64,7 +64,7 @@ of = counted(len(predictions), f"{SPLIT_NAMES[predictions.split]} {item}")
 st.markdown(f"**{counted(wrong, 'mistake')}** in {of}.")
 row = asked_for(predictions)
 with st.expander("Filter and sort", icon=":material/filter_alt:", expanded=row is None):
-    rows, words = choose_images(predictions, f"{item}s")
+    rows, words = choose_images(predictions, item)
 if row is not None:
     show_one(run, predictions, dataset, row, rows, words)
 elif not len(rows):

@@ -358,3 +358,13 @@ def test_without_a_run_it_has_its_title_and_says_what_to_do() -> None:
     app = open_page("gallery")
     assert title(app) == "Gallery"
     assert "There is no trained model yet." in words(app)
+
+
+def test_one_image_is_spoken_of_as_one(finished: Run, predictions: Predictions) -> None:
+    labels = predictions.predicted.copy()
+    labels[7] = (labels[7] + 1) % 10
+    change_predictions(finished, lambda _: {"labels": labels})
+    app = open_page("gallery", run=finished.id)
+    assert rows_shown(app) == [7]
+    assert "**1 mistake** in 360 test images." in words(app)
+    assert "1 to 1 of 1 mistake" in words(app).splitlines()

@@ -119,12 +119,12 @@ def test_what_the_filter_leaves_out_is_grey(finished: Run, predictions: Predicti
     app = open_map(finished)
     assert sorted(row for group in drawn(app, finished) for row in group["rows"]) == wrong.tolist()
     assert in_grey(app, finished) == 360 - len(wrong)
-    said = f"Shown: all images. In colour: {len(wrong)} mistakes; in grey: the other {360 - len(wrong)}."
+    said = f"Shown: all images. In colour: {len(wrong)} mistakes. In grey: {360 - len(wrong)} others."
     assert said in words(app)
     threes = open_map(finished, show="all", true="3")
     (group,) = drawn(threes, finished)
     assert group["rows"] == np.flatnonzero(predictions.labels == 3).tolist()
-    assert f"In colour: {len(group['rows'])} images of true class 3; in grey: " in words(threes)
+    assert f"In colour: {len(group['rows'])} images of true class 3. In grey: " in words(threes)
     np.testing.assert_array_equal(
         group["places"], places_of(open_map(finished, show="all"), finished)[group["rows"]], "where they were"
     )

@@ -12,7 +12,7 @@ SHOW = {"mistakes": False, "right": True, "all": None}
 HIGHEST_SEED = 999_999
 
 
-def choose_images(predictions: Predictions, items: str) -> tuple[np.ndarray, str]:
+def choose_images(predictions: Predictions, item: str) -> tuple[np.ndarray, str]:
     """Let the person filter and sort; returns the rows of the chosen images, in order, and the filter in words."""
     changed: dict[str, Any] = {"bind": "query-params", "on_change": to_first_page}
     among: dict[str, Any] = {"options": list(predictions.classes), "index": None, "placeholder": "any"} | changed
@@ -28,7 +28,7 @@ def choose_images(predictions: Predictions, items: str) -> tuple[np.ndarray, str
             "Seed", 0, HIGHEST_SEED, key="seed", help="The same seed, the same order.", **changed
         )
     rows = select(predictions, true=truth, predicted=answer, right=SHOW[which], confidence=(low, high))
-    words = {"mistakes": "mistakes", "right": "right answers", "all": items}[which]
+    words = {"mistakes": "mistake", "right": "right answer", "all": item}[which] + ("" if len(rows) == 1 else "s")
     if truth:
         words += f" of true class {truth}"
     if answer:

@@ -77,8 +77,8 @@ def _shown_in_words(predictions: Predictions, coloured: np.ndarray, item: str, w
     all_of_them = f"{len(coloured):,} of {len(predictions):,} {item}s, drawn at random" if few else f"all {item}s"
     if coloured.all():
         return f"Shown: {all_of_them}."
-    grey = int((~coloured).sum())
-    return f"Shown: {all_of_them}. In colour: {int(coloured.sum()):,} {plain(words)}; in grey: the other {grey:,}."
+    count, grey = int(coloured.sum()), int((~coloured).sum())
+    return f"Shown: {all_of_them}. In colour: {count:,} {plain(words)}. In grey: {grey:,} others."
 
 
 def _places(
