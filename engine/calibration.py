@@ -108,6 +108,11 @@ def fit_temperature(predictions: Predictions) -> float:
     return float(np.exp(brentq(slope, lowest, highest, xtol=1e-6)))
 
 
+def is_fitted(temperature: float) -> bool:
+    """Tell whether a temperature is one that fits: at the ends of what is tried, a still more extreme one would."""
+    return LOWEST_TEMPERATURE < temperature < HIGHEST_TEMPERATURE
+
+
 def at_temperature(predictions: Predictions, temperature: float) -> Predictions:
     """Soften probabilities (above 1) or sharpen them (below 1); the predicted classes stay what they are."""
     if not 0 < temperature < np.inf:

@@ -102,8 +102,11 @@ class Features:
 
     @property
     def exist(self) -> bool:
-        """Whether both files are there: one alone, as where the large one was deleted by hand, says nothing."""
-        return self.values.exists() and self.there.exists()
+        """Whether both files are there and whole: one alone, or cut short by whatever it was, says nothing."""
+        try:
+            return self.values.stat().st_size == self.bytes and self.there.stat().st_size == len(self.stored)
+        except FileNotFoundError:
+            return False
 
     def missing(self, indices: np.ndarray) -> np.ndarray:
         """Return which of some images, by index, have no features yet, in order."""

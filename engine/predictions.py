@@ -10,6 +10,8 @@ from engine.dataset import Dataset
 from engine.errors import LoupeError, reason_of
 from engine.paths import replacing
 
+ROUNDING = 1e-3
+
 
 @dataclass(frozen=True)
 class Predictions:
@@ -110,13 +112,7 @@ def load_predictions(path: Path) -> Predictions:
                 classes=tuple(arrays["classes"].tolist()),
                 fingerprint=str(arrays["fingerprint"]),
             )
-        shape = (len(predictions), len(predictions.classes))
-        if predictions.probabilities.shape != shape or predictions.indices.shape != shape[:1] or not len(predictions):
-            raise ValueError("its arrays do not fit together")
-        if not 0 <= predictions.labels.min() <= predictions.labels.max() < shape[1] or predictions.indices.min() < 0:
-            raise ValueError("a label or an index is out of range")
-        if not np.isfinite(predictions.probabilities).all() or len(set(predictions.classes)) < shape[1]:
-            raise ValueError("a probability is not a number, or two classes have one name")
+        _check(predictions)
         return predictions
     except FileNotFoundError:
         raise LoupeError(
@@ -124,10 +120,32 @@ def load_predictions(path: Path) -> Predictions:
             "Train it again, or choose another run."
         ) from None
     except Exception as error:  # zipfile, zlib and NumPy raise whatever the damage leads to
+        # NumPy would say how to run what is in it.
+        reason = "it holds more than numbers and text" if "pickle" in str(error) else reason_of(error)
         raise LoupeError(
-            f"{path.name} of the run {path.parent.name} is damaged ({reason_of(error)}). "
+            f"{path.name} of the run {path.parent.name} is damaged ({reason}). "
             "Delete that file and evaluate the run again."
         ) from error
+
+
+def _check(predictions: Predictions) -> None:
+    """Raise ValueError for arrays that are not what predictions are made of."""
+    arrays = {"probabilities": "f", "labels": "i", "indices": "i"}
+    for name, kind in arrays.items():
+        if getattr(predictions, name).dtype.kind != kind:
+            raise ValueError(f"its {name} are of another kind than they should be")
+    shape = (predictions.labels.size, len(predictions.classes))
+    probabilities, labels, indices = predictions.probabilities, predictions.labels, predictions.indices
+    if probabilities.shape != shape or labels.shape != shape[:1] or indices.shape != shape[:1] or not labels.size:
+        raise ValueError("its arrays do not fit together")
+    if not 0 <= labels.min() <= labels.max() < shape[1] or indices.min() < 0:
+        raise ValueError("a label or an index is out of range")
+    if not all(isinstance(name, str) for name in predictions.classes) or len(set(predictions.classes)) < shape[1]:
+        raise ValueError("its classes are not texts, or two of them have one name")
+    if not np.isfinite(probabilities).all() or probabilities.min() < 0:
+        raise ValueError("a probability is not a number, or below 0")
+    if abs(probabilities.sum(axis=1, dtype=np.float64) - 1).max() > ROUNDING:
+        raise ValueError("the probabilities of an image do not add up to 1")
 
 
 def top(probabilities: np.ndarray, classes: tuple[str, ...], most: int = 5) -> list[dict]:

@@ -16,6 +16,7 @@ from engine.calibration import (
     coverage,
     expected_calibration_error,
     fit_temperature,
+    is_fitted,
     reliability,
 )
 from engine.catalogue import item_of, kind_of
@@ -256,8 +257,8 @@ def _calibration(run: Run, predictions: Predictions, item: str) -> dict[str, Any
         "temperature": None,
     }
     validation = _validation(run, predictions)
-    if validation:
-        temperature = fit_temperature(validation)
+    temperature = fit_temperature(validation) if validation else 0.0
+    if validation and is_fitted(temperature):
         after = expected_calibration_error(at_temperature(predictions, temperature))
         found |= {"temperature": temperature, "validation": len(validation), "error_after": after}
     return found

@@ -354,7 +354,8 @@ def open_run(name: str) -> Run:
     if found:
         return found
     newest = listed(run.id for run in list(known.values())[:3])
-    raise LoupeError(f"There is no run {name!r} in {runs_root()}. The newest: {newest}.")
+    asked = name if len(name) <= 200 else f"{name[:200]}..."
+    raise LoupeError(f"There is no run {asked!r} in {runs_root()}. The newest: {newest}.")
 
 
 def delete_run(run: Run) -> None:

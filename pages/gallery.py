@@ -5,25 +5,35 @@ from engine.catalogue import item_of
 from engine.dataset import Dataset
 from engine.predictions import Predictions
 from engine.runs import Run
-from engine.words import SPLIT_NAMES, counted
+from engine.words import SPLIT_NAMES, counted, shown
 from ui.gallery.filters import choose_images
 from ui.gallery.map import show_map
 from ui.gallery.one import show_one
 from ui.gallery.points import show_rows
 from ui.gallery.sheet import show_sheet
 from ui.pictures import open_pictures
-from ui.state import choose_run, choose_view, enter, head, link, open_predictions
-from ui.wording import plain
+from ui.state import choose_run, choose_view, enter, head, keep_view, link, open_predictions, whole_number
+from ui.wording import plain, show_problem
 
 enter()
 
+VIEW = ("show", "true", "predicted", "sort", "confidence", "seed", "page", "image", "as", "places", "colour")
 SHEET, MAP, TABLE = "Contact sheet", "Map", "Table"
 
 
-def asked_for(predictions: Predictions) -> int | None:
-    """Return the row of the image that the URL asks for, if there is such a one."""
-    asked = st.query_params.get("image", "")[:9]  # Python refuses to read numbers of thousands of digits
-    return int(asked) if asked.isdecimal() and int(asked) < len(predictions) else None
+def asked_for(predictions: Predictions, item: str) -> int | None:
+    """Return the row of the image that the URL asks for; where there is no such one, say so."""
+    asked = st.query_params.get("image")
+    if not asked:
+        return None
+    try:
+        return whole_number(asked, len(predictions) - 1)
+    except ValueError:
+        there_are = f"they are numbered from 0 to {len(predictions) - 1:,}"
+        show_problem(
+            f"There is no {item} {shown(asked)} here: {there_are}. Shown below are those that the filters choose."
+        )
+        return None
 
 
 def show_none(run: Run, words: str, wrong: int, items: str) -> None:
@@ -31,7 +41,8 @@ def show_none(run: Run, words: str, wrong: int, items: str) -> None:
     if wrong:
         st.info(f"There are no {plain(words)}. Change or clear the filters above.", icon=":material/filter_alt:")
         return
-    st.success(f"There are no {plain(words)}: this run made no mistakes here.", icon=":material/check:")
+    none = "" if words == "mistakes" else f"There are no {plain(words)}. "
+    st.success(f"{none}This run made no mistakes here.", icon=":material/check:")
     link("gallery", f"See the least sure of all {items}", run=run.id, show="all", sort="least confident")
 
 
@@ -52,6 +63,7 @@ def show_all(run: Run, predictions: Predictions, dataset: Dataset, rows: np.ndar
 
 
 run = choose_run("Gallery")
+keep_view(f"the gallery of {run.id}", VIEW)
 head("Gallery", run)
 predictions = open_predictions(run)
 item = item_of(run.recipe.dataset)
@@ -62,7 +74,7 @@ if dataset is None:
 wrong = int((~predictions.right).sum())
 of = counted(len(predictions), f"{SPLIT_NAMES[predictions.split]} {item}")
 st.markdown(f"**{counted(wrong, 'mistake')}** in {of}.")
-row = asked_for(predictions)
+row = asked_for(predictions, item)
 with st.expander("Filter and sort", icon=":material/filter_alt:", expanded=row is None):
     rows, words = choose_images(predictions, item)
 if row is not None:

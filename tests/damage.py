@@ -71,11 +71,11 @@ def empty(run: Run) -> None:
     run.path.mkdir()
 
 
-def change_predictions(run: Run, change: Callable[[Predictions], dict]) -> Predictions:
-    """Write a run's predictions for its test images with some of their fields changed."""
-    predictions = load_predictions(run.predictions("test"))
+def change_predictions(run: Run, change: Callable[[Predictions], dict], split: str = "test") -> Predictions:
+    """Write a run's predictions for the images of a split with some of their fields changed."""
+    predictions = load_predictions(run.predictions(split))
     changed = replace(predictions, **change(predictions))
-    save_predictions(changed, run.predictions("test"))
+    save_predictions(changed, run.predictions(split))
     return changed
 
 
@@ -95,8 +95,8 @@ def answering(answers: np.ndarray) -> Callable[[Predictions], dict]:
 def of_many_classes(predictions: Predictions, count: int = 47) -> dict:
     """Have a run tell more classes apart, of which it never answers the last three."""
     labels = np.arange(len(predictions)) % count
-    probabilities = np.random.default_rng(0).dirichlet(np.full(count, 0.1), len(predictions)).astype(np.float32)
-    probabilities[:, -3:] = 0
+    probabilities = np.zeros((len(predictions), count), np.float32)
+    probabilities[:, :-3] = np.random.default_rng(0).dirichlet(np.full(count - 3, 0.1), len(predictions))
     return {"classes": tuple(f"class {n}" for n in range(count)), "labels": labels, "probabilities": probabilities}
 
 

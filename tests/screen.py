@@ -4,16 +4,18 @@ import base64
 import io
 import json
 import re
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable
 from itertools import chain
 from typing import Any
-from unittest.mock import patch
 from urllib.parse import parse_qs
 
 import numpy as np
 import pandas as pd
+import pytest
 from PIL import Image
 from streamlit.runtime.media_file_manager import MediaFileManager
+from streamlit.runtime.pages_manager import PagesManager
 from streamlit.runtime.state.session_state import STREAMLIT_INTERNAL_KEY_PREFIX
 from streamlit.testing.v1 import AppTest, app_test
 
@@ -39,13 +41,24 @@ def show(app: AppTest) -> AppTest:
 
 
 def _run(app: AppTest, run: Callable[[], object]) -> AppTest:
-    """Run the app, and keep the pictures and files that it offers as ``app.media``: AppTest drops them."""
+    """Run the app, and keep the pictures and files that it offers as ``app.media``: AppTest drops them.
+
+    Each run but the first begins in the entry script, as on a server; AppTest would begin in that of the page.
+    """
 
     def keep(storage) -> MediaFileManager:
         app.media = MediaFileManager(storage)
         return app.media
 
-    with patch.object(app_test, "MediaFileManager", keep):
+    def pages(*script, **options) -> PagesManager:
+        PagesManager.uses_pages_directory = False if "entered" in app.session_state else None
+        return PagesManager(*script, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(app_test, "MediaFileManager", keep)
+        patch.setattr(app_test, "PagesManager", pages)
+        # AppTest leaves the app there, and each process that a test then spawns would run it once more.
+        patch.setitem(sys.modules, "__main__", sys.modules["__main__"])
         run()
     assert not app.exception, "the traceback is in the captured output"
     return app
@@ -101,8 +114,14 @@ def words(app: AppTest) -> str:
 
 def links(app: AppTest) -> dict[str, tuple[str, dict[str, Any]]]:
     """The links of a page by their labels: the page that each opens, and the choices in its URL, a range as a list."""
-    return {
-        link.proto.label: (
+    return {label: (page, choices) for label, page, choices in all_links(app)}
+
+
+def all_links(app: AppTest) -> list[tuple[str, str, dict[str, Any]]]:
+    """The links of a page in their order, where several may have one label."""
+    return [
+        (
+            link.proto.label,
             link.proto.page or "home",
             {
                 name: values[0] if len(values) == 1 else values
@@ -110,7 +129,7 @@ def links(app: AppTest) -> dict[str, tuple[str, dict[str, Any]]]:
             },
         )
         for link in app.main.get("page_link")
-    }
+    ]
 
 
 def follow(app: AppTest, label: str) -> AppTest:
@@ -126,14 +145,27 @@ def select_rows(app: AppTest, *rows: int) -> AppTest:
     return show(app)
 
 
+def chart(app: AppTest, key: str) -> Any:
+    (found,) = [each for each in app.main.get("plotly_chart") if each.key == key]
+    return found
+
+
 def figure(app: AppTest, key: str) -> dict[str, Any]:
     """What a Plotly chart is drawn from, its arrays as lists."""
-    (found,) = [each for each in app.main.get("plotly_chart") if each.key == key]
 
     def listed(part: dict[str, Any]) -> Any:
         return np.frombuffer(base64.b64decode(part["bdata"]), part["dtype"]).tolist() if "bdata" in part else part
 
-    return json.loads(found.proto.spec, object_hook=listed)
+    return json.loads(chart(app, key).proto.spec, object_hook=listed)
+
+
+def select_points(app: AppTest, key: str, rows: Iterable[int]) -> AppTest:
+    """Draw a loop around the points of these rows in a chart, as a browser reports it: AppTest has no way to."""
+    points = [{"customdata": [int(row), "", "", ""]} for row in rows]
+    selection = {"points": points, "point_indices": [], "box": [], "lasso": []}
+    states = app._tree.get_widget_states()
+    states.widgets.add(id=chart(app, key).proto.id, string_value=json.dumps({"selection": selection}))
+    return _run(app, lambda: app._run(states))
 
 
 def matrix(app: AppTest) -> dict[str, Any]:

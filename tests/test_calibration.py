@@ -12,6 +12,7 @@ from engine.calibration import (
     coverage,
     expected_calibration_error,
     fit_temperature,
+    is_fitted,
     reliability,
 )
 from engine.errors import LoupeError
@@ -132,6 +133,12 @@ def test_the_temperature_is_that_of_scipys_minimiser(predictions):
 )
 def test_where_there_is_no_best_temperature_it_is_a_bound_or_1(case, temperature):
     assert fit_temperature(CASES[case]()) == temperature
+
+
+def test_a_temperature_at_the_end_of_what_is_tried_is_none_that_fits():
+    assert not is_fitted(fit_temperature(CASES["all right"]()))
+    assert not is_fitted(fit_temperature(CASES["all wrong"]()))
+    assert is_fitted(fit_temperature(CASES["too sure"]()))
 
 
 def test_certain_answers_leave_no_doubt_about_the_way():

@@ -369,3 +369,16 @@ def test_features_of_a_dataset_that_was_deleted_meanwhile_leave_nothing_behind(c
     with pytest.raises(LoupeError, match="The dataset colours was deleted in the meantime"):
         fill(kept)
     assert not colours.folder.exists()
+
+
+@pytest.mark.parametrize("file", ["values", "there"])
+@pytest.mark.parametrize("left", [0, 100])
+def test_files_that_were_cut_short_are_not_taken_for_whole(colours: Dataset, file: str, left: int) -> None:
+    kept = Features(colours, "train", extractor_of(colours))
+    assert sum(kept.fill(EVERY)) == 90
+    whole = kept.open().clone()
+    damaged = getattr(kept, file)
+    damaged.write_bytes(damaged.read_bytes()[: left // (1 if file == "values" else 2)])
+    assert kept.missing(EVERY).tolist() == EVERY.tolist()
+    assert sum(kept.fill(EVERY)) == 90
+    torch.testing.assert_close(kept.open(), whole)

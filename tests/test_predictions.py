@@ -153,8 +153,18 @@ def test_wherever_it_is_scratched_it_is_told_or_as_before(path):
         {"classes": np.array(CLASSES[:3])},
         {"labels": None},
         {"fingerprint": None},
+        {"labels": np.array([0.0, 1.0, 2.0, 3.0, 0.0])},
+        {"labels": np.array([True, False, True, True, False])},
+        {"labels": np.array([[0], [1], [2], [3], [0]])},
+        {"indices": np.arange(5.0)},
+        {"classes": np.arange(4)},
+        {"probabilities": np.full((5, 4), 0.25 + 0j)},
+        {"probabilities": np.full((5, 4), 25)},
+        {"probabilities": np.full((5, 4), 0.5, np.float32)},
+        {"probabilities": np.tile(np.float32([1.5, -0.5, 0, 0]), (5, 1))},
+        {"probabilities": np.full((5, 4), np.nan, np.float32)},
     ],
-    ids=lambda change: "-".join(f"{name}" for name in change),
+    ids=lambda change: "-".join(f"{name} {getattr(value, 'dtype', '')}" for name, value in change.items()),
 )
 def test_arrays_that_do_not_fit_together_are_told(path, change):
     whole = predictions_of([0, 1, 2, 3, 0], [0, 1, 2, 3, 0])
@@ -182,10 +192,12 @@ def test_pickles_are_refused_and_not_run(path, trap, member, wrapped):
             trapped.writestr(name, content)
 
     assert_damaged(path)
+    assert "unsafe" not in refusal(path)  # NumPy would say how to run it
     assert not trap.sprung
 
     path.write_bytes(pickle.dumps(trap))
     assert_damaged(path)
+    assert "unsafe" not in refusal(path)  # NumPy would say how to run it
     assert not trap.sprung
 
 

@@ -12,6 +12,9 @@ from engine.words import sure
 from ui.contact_sheet import Tile
 from ui.wording import plain
 
+# Of two names: so many characters have room beside an arrow.
+SHORT = 10
+
 
 def open_pictures(run: Run, predictions: Predictions) -> Dataset | None:
     """Open the dataset that predictions are of; where it is gone, or another by now, say so and return None."""
@@ -34,6 +37,11 @@ def name_of(predictions: Predictions, dataset: Dataset, row: int) -> str:
     return origins.of(index)["file"] if origins else f"number {index:,} of the {predictions.stored_in} split"
 
 
+def taken(truth: str, answer: str) -> tuple[str, ...]:
+    """Say on a tile what was taken for what: in one line if it is short, or else in two."""
+    return (f"{truth} → {answer}",) if len(truth) + len(answer) <= SHORT else (truth, f"→ {answer}")
+
+
 def tile_of(predictions: Predictions, dataset: Dataset, row: int, lines: bool = True) -> Tile:
     """Make the tile of an image, framed as right or wrong; below it, if asked, what was answered."""
     truth = predictions.classes[predictions.labels[row]]
@@ -44,6 +52,6 @@ def tile_of(predictions: Predictions, dataset: Dataset, row: int, lines: bool = 
         index=row,
         image=picture_of(predictions, dataset, row),
         title=f"{truth}, recognised with {how_sure}" if right else f"{truth}, taken for {answer} with {how_sure}",
-        lines=(truth if right else f"{truth} → {answer}", how_sure) if lines else (),
+        lines=(*((truth,) if right else taken(truth, answer)), how_sure) if lines else (),
         mark="right" if right else "wrong",
     )

@@ -1,7 +1,7 @@
 """The pages, and the choices that they share. Choices live in the URL, so that a link shows the same view."""
 
-from collections.abc import Callable, Sequence
-from typing import Never
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Never, TypeVar
 
 import streamlit as st
 from streamlit.runtime.pages_manager import PagesManager
@@ -11,7 +11,7 @@ from engine.dataset import open_dataset
 from engine.errors import LoupeError
 from engine.predictions import Predictions
 from engine.runs import ACTIVE, Run, list_runs, open_run
-from engine.words import SPLIT_NAMES
+from engine.words import SPLIT_NAMES, shown
 from ui.tables import STATUS_ICONS, history_of, label, predictions_of, summarize
 from ui.wording import plain, show_problem
 
@@ -26,6 +26,9 @@ PAGES = {
 }
 
 
+Value = TypeVar("Value")
+
+
 def enter() -> None:
     """Send whoever came to a page past the entry script through it. Each page calls this first.
 
@@ -35,6 +38,23 @@ def enter() -> None:
     if "entered" not in st.session_state:
         PagesManager.uses_pages_directory = False
         st.rerun()
+
+
+def note_arrival(page: str) -> None:
+    """Note whether a person has just come to a page, or does something on it."""
+    st.session_state.arrived = st.session_state.get("at") != page
+    st.session_state.at = page
+
+
+def keep_view(name: str, parts: Collection[str]) -> None:
+    """Bring back the view of a page, these parts of its URL, for those who come to it again with none of them.
+
+    So do the sidebar and the browser's Back: Streamlit empties the URL in a step of its own before it leaves a page.
+    """
+    if st.session_state.arrived and not any(part in st.query_params for part in parts):
+        st.query_params.update(st.session_state.get(f"view of {name}", {}))
+    present = [part for part in parts if part in st.query_params]
+    st.session_state[f"view of {name}"] = {part: st.query_params.get_all(part) for part in present}
 
 
 def go(page: str, **choices: str | list[str]) -> Never:
@@ -74,10 +94,7 @@ def _choose(text: str, key: str, options: list[str], format_func: Callable[[str]
 
 
 def choose_view(text: str, options: Sequence[str], key: str) -> str:
-    """Let the person choose one of a few, shown side by side: the first unless the URL says, or was chosen before.
-
-    Streamlit's own binding would forget it on the way to another page and back.
-    """
+    """Let the person choose one of a few, shown side by side: the first unless the URL says, or was chosen before."""
     asked, kept = st.query_params.get(key), st.session_state.get(key)
     chosen = options[0]
     for wanted in (kept, asked):
@@ -98,6 +115,62 @@ def choose_view(text: str, options: Sequence[str], key: str) -> str:
         args=(key,),
     )
     return chosen
+
+
+def tie(
+    key: str, default: Value, read: Callable[..., Value], changed: Callable[[], object] = lambda: None
+) -> dict[str, Any]:
+    """Tie a widget to the part of the URL that is named as its key; returns what the widget is to be made with.
+
+    read: makes a value of the text, or the texts, in the URL; raises ValueError or TypeError for what cannot be meant.
+    Streamlit's own binding empties the URL of a page that is left, and the way back would not lead to the same view.
+    """
+    asked = st.query_params.get_all(key)
+    value = default
+    if any(asked):
+        try:
+            value = read(*asked)
+        except (ValueError, TypeError):
+            text = plain(" and ".join(shown(part) for part in asked))
+            st.warning(f"There is no **{key}** {text} here, so this choice is left out.", icon=":material/link_off:")
+    st.session_state[key] = value
+    return {"key": key, "on_change": _write, "args": (key, default, changed)}
+
+
+def _write(key: str, default: object, changed: Callable[[], object]) -> None:
+    value = st.session_state[key]
+    if value == default:
+        st.query_params.pop(key, None)
+    else:
+        st.query_params[key] = [f"{part:g}" for part in value] if isinstance(value, tuple) else str(value)
+    changed()
+
+
+def one_of(options: Collection[str]) -> Callable[[str], str]:
+    """Return a reader of texts that takes only these."""
+
+    def read(text: str) -> str:
+        if text not in options:
+            raise ValueError(text)
+        return text
+
+    return read
+
+
+def whole_number(text: str, most: int) -> int:
+    """Read a number from 0 to ``most``; raises ValueError for anything else."""
+    # Python refuses to read numbers of thousands of digits.
+    if not text.isdecimal() or len(text) > 9 or int(text) > most:
+        raise ValueError(text)
+    return int(text)
+
+
+def share(text: str) -> float:
+    """Read a number from 0 to 1; raises ValueError for anything else."""
+    number = float(text)
+    if not 0 <= number <= 1:  # nor what is no number
+        raise ValueError(text)
+    return number
 
 
 def _note_choice(key: str) -> None:

@@ -14,7 +14,7 @@ from engine.log import History
 from engine.metrics import wilson_interval
 from engine.predictions import Predictions, load_predictions
 from engine.runs import Run, list_runs, open_run
-from engine.words import SPLIT_NAMES, duration
+from engine.words import SPLIT_NAMES, counted, duration
 
 # No curve has more points than this in the browser, where a chart is some 400 pixels wide.
 MOST_POINTS = 500
@@ -71,7 +71,7 @@ def summarize(run: Run) -> dict:
     split = "test" if ended and ended.test_accuracy is not None else "val"
     # Where a damaged line has taken the denominator, there is no accuracy either.
     accuracy = getattr(ended, f"{split}_accuracy") if started and ended else None
-    items = f"{SPLIT_NAMES[split]} {item_of(dataset)}s"
+    item = f"{SPLIT_NAMES[split]} {item_of(dataset)}"
     figures: Sequence[Any] = history.steps or history.epochs
     return {
         "run": run.id,
@@ -82,7 +82,7 @@ def summarize(run: Run) -> dict:
         "status": status,
         "accuracy": accuracy,
         "percent": None if accuracy is None else 100 * accuracy,
-        "count": None if accuracy is None else f"{getattr(started, f'{split}_count'):,} {items}",
+        "count": None if accuracy is None else counted(getattr(started, f"{split}_count"), item),
         "epochs": ended.epochs if ended else len(history.epochs),
         "seconds": ended.train_seconds if ended else None,
         "curve": [each.train_accuracy for each in thinned(figures)],

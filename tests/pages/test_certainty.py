@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from damage import all_right, answering, change_predictions
+from damage import all_right, all_wrong, answering, change_predictions
 from scipy.optimize import minimize_scalar
 from scipy.stats import binomtest
 from screen import errors, figure, follow, links, open_page, show, tiles, words
@@ -35,7 +35,7 @@ def test_the_calibration_error_is_told(finished: Run, predictions: Predictions) 
     assert mean < predictions.accuracy, "two epochs leave a model less sure than it might be"
     said = words(confidence(finished))
     assert (
-        f"Of these 360 images {predictions.accuracy:.1%} are right, at a mean confidence of {mean:.1%}. It is less "
+        f"Of 360 images {predictions.accuracy:.1%} are right, at a mean confidence of {mean:.1%}. It is less "
         f"sure than it might be: **expected calibration error {error:.2%}**."
     ) in said
 
@@ -84,6 +84,19 @@ def test_without_validation_images_no_temperature_is_fitted(finished: Run) -> No
     assert "Dividing the logits" not in words(app)
 
 
+@pytest.mark.parametrize("change", [all_right, all_wrong])
+def test_a_temperature_that_goes_to_an_extreme_is_not_shown(finished: Run, change) -> None:
+    change_predictions(finished, change, "val")
+    app = confidence(finished)
+    assert (
+        "No temperature can be fitted: on the 144 validation images the more extreme it is the better, as where all "
+        "are right. Set validation_share to hold back more."
+    ) in words(app)
+    assert [line["name"] for line in figure(app, "reliability")["data"]] == ["as sure as right", "as it is"]
+    assert "Dividing the logits" not in words(app)
+    assert not app.error
+
+
 def test_the_validation_images_are_not_fitted_and_judged_at_once(finished: Run) -> None:
     finished.predictions("test").unlink()
     assert (
@@ -118,7 +131,22 @@ def test_what_is_answered_is_told_for_any_threshold(finished: Run, predictions: 
     assert answered(predictions, 0.9) in words(app)
     app.slider("above").set_value(0.55)
     assert answered(predictions, 0.55) in words(show(app))
+    assert app.query_params == {"run": finished.id, "look": "Confidence", "above": "0.55"}
     assert answered(predictions, 0.7) in words(confidence(finished, above="0.7"))
+    app.query_params = {"run": finished.id, "look": "Confidence"}
+    assert answered(predictions, 0.9) in words(show(app)), "the browser's Back"
+    app.slider("above").set_value(0.3)
+    show(app)
+    app.slider("above").set_value(0.9)
+    assert show(app).query_params == {"run": finished.id, "look": "Confidence"}
+
+
+@pytest.mark.parametrize("above", ["1.01", "-0.1", "nan", "sure"])
+def test_a_threshold_that_does_not_exist_is_told(finished: Run, predictions: Predictions, above: str) -> None:
+    app = confidence(finished, above=above)
+    told = [f"There is no **above** {above} here, so this choice is left out."]
+    assert [warning.value for warning in app.warning] == told
+    assert answered(predictions, 0.9) in words(app)
 
 
 def test_where_nothing_is_answered_that_is_told(finished: Run, predictions: Predictions) -> None:
@@ -132,6 +160,13 @@ def test_where_all_is_answered_nothing_is_left(finished: Run) -> None:
     app = confidence(finished, above="0.0")
     assert "**100% of images** (360 of 360)" in words(app)
     assert not [label for label in links(app) if "left to a person" in label]
+
+
+def test_a_single_image_is_left_in_the_singular(finished: Run, predictions: Predictions) -> None:
+    first, second = np.sort(predictions.confidence)[:2].astype(float)
+    above = (first + second) / 2
+    assert first < above < second
+    assert "See the 1 image left to a person" in links(confidence(finished, above=str(above)))
 
 
 def test_the_curve_goes_from_the_surest_to_all(finished: Run, predictions: Predictions) -> None:
@@ -150,7 +185,7 @@ def test_what_is_left_to_a_person_is_in_the_gallery(finished: Run, predictions: 
     left = np.flatnonzero(predictions.confidence < np.float32(0.6))
     assert len(left) > 10
     app = confidence(finished, above="0.6")
-    label = f"See the {len(left)} images that are left to a person"
+    label = f"See the {len(left)} images left to a person"
     choices = {"run": finished.id, "show": "all", "sort": "least confident", "confidence": ["0", "0.6"]}
     assert links(app)[label] == ("gallery", choices)
     follow(app, label)
@@ -163,3 +198,10 @@ def test_a_run_that_is_always_right_has_a_curve_too(finished: Run) -> None:
     change_predictions(finished, all_right)
     curve, _ = figure(confidence(finished), "coverage")["data"]
     assert set(curve["y"]) == {100.0}
+    assert curve["mode"] == "lines"
+
+
+def test_a_curve_of_one_point_is_a_point(finished: Run, predictions: Predictions) -> None:
+    change_predictions(finished, answering(predictions.predicted))
+    curve, _ = figure(confidence(finished), "coverage")["data"]
+    assert (curve["x"], curve["mode"]) == ([100.0], "markers")

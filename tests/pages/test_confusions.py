@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from damage import all_right, answering, change_predictions, of_many_classes
-from screen import follow, links, matrix, open_page, pick, pick_cell, sheets, show, tiles, title, words
+from screen import all_links, follow, links, matrix, open_page, pick, pick_cell, sheets, show, tiles, title, words
 from sklearn import metrics
 
 from engine.predictions import Predictions, load_predictions
@@ -85,7 +85,7 @@ def test_similar_classes_stand_side_by_side_when_asked(finished: Run, prediction
         answers[np.flatnonzero(answers == true)[:10]] = predicted
     changed = change_predictions(finished, answering(answers))
     app = open_page("evaluate", run=finished.id)
-    app.toggle("sort_classes").set_value(True)
+    app.toggle("similar").set_value(True)
     drawn = matrix(show(app))
     order = drawn["order"].tolist()
     assert sorted(order) == list(range(10))
@@ -96,10 +96,33 @@ def test_similar_classes_stand_side_by_side_when_asked(finished: Run, prediction
     assert (drawn["shades"] > 0).tolist() == (drawn["counts"] > 0).tolist()
 
 
+def test_the_order_of_the_classes_is_in_the_address(finished: Run) -> None:
+    app = open_page("evaluate", run=finished.id)
+    app.toggle("similar").set_value(True)
+    similar = matrix(show(app))["order"].tolist()
+    assert similar != list(range(10))
+    assert app.query_params == {"run": finished.id, "similar": "True"}
+    assert matrix(open_page("evaluate", run=finished.id, similar="True"))["order"].tolist() == similar
+    app.query_params = {"run": finished.id}
+    assert matrix(show(app))["order"].tolist() == list(range(10)), "the browser's Back"
+    app.toggle("similar").set_value(True)
+    show(app)
+    app.toggle("similar").set_value(False)
+    assert show(app).query_params == {"run": finished.id}
+    assert not app.warning
+
+
+def test_an_order_of_the_classes_that_does_not_exist_is_told(finished: Run) -> None:
+    app = open_page("evaluate", run=finished.id, similar="rather")
+    told = ["There is no **similar** rather here, so this choice is left out."]
+    assert [warning.value for warning in app.warning] == told
+    assert matrix(app)["order"].tolist() == list(range(10))
+
+
 @pytest.mark.parametrize("sort", [False, True])
 def test_a_click_on_a_cell_opens_its_images(finished: Run, predictions: Predictions, sort: bool) -> None:
     app = open_page("evaluate", run=finished.id)
-    app.toggle("sort_classes").set_value(sort)
+    app.toggle("similar").set_value(sort)
     drawn = matrix(show(app))
     off = drawn["counts"] - np.diag(np.diag(drawn["counts"]))
     row, column = np.unravel_index(off.argmax(), off.shape)
@@ -126,7 +149,7 @@ def test_many_classes_have_a_matrix_too(finished: Run) -> None:
     np.testing.assert_array_equal(drawn["counts"], counts_of(changed))
     assert drawn["classes"] == list(changed.classes)
     assert not drawn["counts"][:, -3:].any()
-    app.toggle("sort_classes").set_value(True)
+    app.toggle("similar").set_value(True)
     drawn = matrix(show(app))
     assert sorted(drawn["order"].tolist()) == list(range(47))
     np.testing.assert_array_equal(drawn["counts"], counts_of(changed)[np.ix_(drawn["order"], drawn["order"])])
@@ -148,21 +171,24 @@ def test_a_change_of_the_predictions_is_another_version_of_the_matrix(finished: 
 # The commonest mistakes
 
 
+def linked_pairs(app) -> list[tuple[str, str, dict]]:
+    return [each for each in all_links(app) if "predicted" in each[2]]
+
+
 def test_the_pairs_that_are_most_confused_are_linked(finished: Run, predictions: Predictions) -> None:
     mistakes = mistakes_of(predictions)
     app = open_page("evaluate", run=finished.id)
-    shown = links(app)
-    others = shown.pop("Any other pair: choose it in the gallery")
+    others = links(app)["Any other pair: choose it in the gallery"]
     assert others == ("gallery", {"run": finished.id, "show": "all"})
-    pairs = {label: place for label, place in shown.items() if " → " in label}
+    pairs = linked_pairs(app)
     assert len(pairs) == min(5, (mistakes > 0).sum())
+    said = [line for line in words(app).splitlines() if " taken for " in line]
     counts = []
-    for label, (page, choices) in pairs.items():
+    for line, (label, page, choices) in zip(said, pairs, strict=True):
         true, predicted = int(choices["true"]), int(choices["predicted"])
         counts.append(mistakes[true, predicted])
-        of = (predictions.labels == true).sum()
-        assert label == f"**{true}** → **{predicted}**"
-        assert f"{true} taken for {predicted}: {mistakes[true, predicted]} of {of} images" in words(app)
+        assert line == f"**{true}** taken for **{predicted}**"
+        assert label == f"{mistakes[true, predicted]} of {(predictions.labels == true).sum()} images"
         assert page == "gallery"
         assert choices == {"run": finished.id, "true": str(true), "predicted": str(predicted), "show": "all"}
     assert counts == sorted(mistakes.ravel(), reverse=True)[: len(counts)]
@@ -210,12 +236,15 @@ def test_a_run_without_mistakes_is_told(finished: Run, predictions: Predictions)
 def test_pairs_of_rows_have_no_pictures(blobs: Run) -> None:
     app = open_page("evaluate", run=blobs.id)
     assert not sheets(app)
-    assert [label for label in links(app) if " → " in label]
+    said = [f"**{choices['true']}** taken for **{choices['predicted']}**" for _, _, choices in linked_pairs(app)]
+    assert said
+    assert [line for line in words(app).splitlines() if " taken for " in line] == said
 
 
 def test_without_the_dataset_pairs_have_no_pictures(finished: Run, tmp_path) -> None:
-    pairs = links(open_page("evaluate", run=finished.id))
+    pairs = linked_pairs(open_page("evaluate", run=finished.id))
+    assert len(pairs) == 5
     (tmp_path / "data").rename(tmp_path / "elsewhere")
     app = open_page("evaluate", run=finished.id)
     assert not sheets(app)
-    assert {label for label in pairs if " → " in label} <= set(links(app))
+    assert linked_pairs(app) == pairs

@@ -16,7 +16,7 @@ from damage import (
 )
 from picture_files import result_of
 from scipy.stats import binomtest
-from screen import button, buttons, click, errors, follow, links, open_page, show, title, words
+from screen import all_links, button, buttons, click, errors, follow, links, open_page, show, title, words
 from sklearn import metrics
 
 from engine.dataset import Dataset, Split
@@ -150,8 +150,9 @@ def test_a_class_may_have_any_name(finished: Run) -> None:
     app = open_page("evaluate", run=finished.id)
     assert "324 of 360 are *a*" in words(app)
     assert "324 of 360 are *a*" not in [caption.value for caption in app.caption], "as text, not as Markdown"
-    pairs = [choices for _, choices in links(app).values() if "true" in choices]
+    pairs = [choices for _, _, choices in all_links(app) if "true" in choices]
     assert pairs[0]["true"] == "*a*"
+    assert f"**{pairs[0]['true']}** taken for **{pairs[0]['predicted']}**" in words(app)
 
 
 # Test images that are in the training set too

@@ -3,7 +3,22 @@ import os
 import numpy as np
 import pytest
 from damage import DAMAGE, all_right, all_wrong, change_predictions, copy_of, die_at_once, die_in_training, fail
-from screen import buttons, errors, follow, links, open_page, pick, sheets, show, tiles, title, words
+from screen import (
+    buttons,
+    click,
+    errors,
+    follow,
+    go_to,
+    links,
+    open_page,
+    pick,
+    sheets,
+    show,
+    shown,
+    tiles,
+    title,
+    words,
+)
 
 from engine.dataset import Dataset
 from engine.predictions import Predictions, load_predictions
@@ -46,6 +61,21 @@ def test_a_tile_shows_its_image_and_what_was_answered(finished: Run, predictions
             assert tile["title"] == f"{truth}, taken for {answer} with {sure}"
 
 
+def test_long_names_are_below_each_other_on_a_tile(finished: Run, predictions: Predictions) -> None:
+    """Pairs of names of 10 letters together and of 11 are among the mistakes."""
+    names = [letter * length for letter, length in zip("abcdefghij", (1, 5, 5, 6, 7, 5, 4, 3, 2, 9), strict=True)]
+    labels = (predictions.predicted + np.arange(360) % 10) % 10
+    change_predictions(finished, lambda _: {"classes": tuple(names), "labels": labels})
+    lengths = set()
+    for page in range(1, 7):
+        for tile in tiles(open_page("gallery", run=finished.id, page=str(page), sort="random")):
+            truth, answer = names[labels[tile["index"]]], names[predictions.predicted[tile["index"]]]
+            lengths.add(len(truth + answer))
+            together = [f"{truth} → {answer}"] if len(truth + answer) <= 10 else [truth, f"→ {answer}"]
+            assert tile["lines"][:-1] == together
+    assert {10, 11} <= lengths
+
+
 @pytest.mark.parametrize("which", ["mistakes", "right", "all"])
 @pytest.mark.parametrize("true", [None, "8"])
 @pytest.mark.parametrize("predicted", [None, "1"])
@@ -77,31 +107,70 @@ def test_the_filters_are_those_that_are_chosen(finished: Run) -> None:
     app.selectbox("show").select("all")
     app.selectbox("true").select("3")
     assert rows_shown(show(app)) == rows_shown(open_page("gallery", run=finished.id, show="all", true="3"))
+    assert app.query_params == {"run": finished.id, "show": "all", "true": "3"}
+
+
+WITHOUT = {
+    "show": ("none", "none"),
+    "true": ("ten", "ten"),
+    "predicted": ("*1*", "*1*"),
+    "sort": (["highest loss", "random"], "highest loss and random"),
+    "confidence": (["7", "8"], "7 and 8"),
+}
 
 
 @pytest.mark.parametrize(
-    "choices",
+    ("key", "value", "said"),
     [
-        {"true": "ten"},
-        {"predicted": ""},
-        {"show": "none"},
-        {"sort": "by name"},
-        {"seed": "-1"},
-        {"confidence": "high"},
-        {"confidence": ["0.9"]},
-        {"confidence": ["7", "8"]},
-        {"image": "360"},
-        {"image": "-1"},
-        {"image": "one"},
-        {"image": 5000 * "1"},
-        {"as": "Film"},
+        *((key, *value) for key, value in WITHOUT.items()),
+        ("true", "a\nb", "a\\nb"),
+        ("true", ["3", "4"], "3 and 4"),
+        ("confidence", "high", "high"),
+        ("confidence", "0.9", "0.9"),
+        ("confidence", ["0", "nan"], "0 and nan"),
+        ("confidence", ["0", "0.5", "1"], "0 and 0.5 and 1"),
     ],
     ids=str,
 )
-def test_a_choice_that_does_not_exist_is_passed_over(finished: Run, choices) -> None:
-    app = open_page("gallery", run=finished.id, **choices)
+def test_a_choice_that_does_not_exist_is_told(finished: Run, key: str, value, said: str) -> None:
+    app = open_page("gallery", run=finished.id, **{key: value})
+    told = [shown(warning.value) for warning in app.warning]
+    assert told == [f"There is no **{key}** {said} here, so this choice is left out."]
     assert rows_shown(app) == rows_shown(open_page("gallery", run=finished.id))
     assert not app.error
+
+
+@pytest.mark.parametrize("seed", ["-1", "1000000", "1.5", "x", 5000 * "1"], ids=lambda seed: seed[:9])
+def test_a_seed_that_does_not_exist_is_told(finished: Run, seed: str) -> None:
+    app = open_page("gallery", run=finished.id, sort="random", seed=seed)
+    (warning,) = app.warning
+    assert warning.value.startswith(f"There is no **seed** {seed[:200]}")
+    assert len(warning.value) < 300
+    assert rows_shown(app) == rows_shown(open_page("gallery", run=finished.id, sort="random"))
+
+
+def test_each_choice_that_does_not_exist_is_told_and_the_others_hold(finished: Run) -> None:
+    app = open_page("gallery", run=finished.id, show="all", true="3", predicted="ten", sort="by name")
+    told = [warning.value for warning in app.warning]
+    assert len(told) == 2
+    assert "**predicted** ten" in told[0] and "**sort** by name" in told[1]
+    assert rows_shown(app) == rows_shown(open_page("gallery", run=finished.id, show="all", true="3"))
+
+
+def test_a_view_that_does_not_exist_is_passed_over(finished: Run) -> None:
+    app = open_page("gallery", run=finished.id, **{"as": "Film"})
+    assert rows_shown(app) == rows_shown(open_page("gallery", run=finished.id))
+    assert not app.error
+
+
+@pytest.mark.parametrize("image", ["360", "-1", "one", "1.5", 5000 * "1"], ids=lambda image: image[:9])
+def test_an_image_that_does_not_exist_is_told(finished: Run, image: str) -> None:
+    app = open_page("gallery", run=finished.id, image=image)
+    said = image if len(image) < 200 else f"{image[:200]}..."
+    there_are = "they are numbered from 0 to 359. Shown below are those that the filters choose."
+    assert errors(app) == [f"There is no image {said} here: {there_are}"]
+    assert rows_shown(app) == rows_shown(open_page("gallery", run=finished.id))
+    assert not open_page("gallery", run=finished.id, image="359").error
 
 
 ORDERS = {
@@ -161,6 +230,14 @@ def test_a_range_of_confidence_is_that_of_the_url(finished: Run, predictions: Pr
     app = open_page("gallery", run=finished.id, show="all")
     app.slider("confidence").set_range(0.3, 0.55)
     assert sorted(rows_shown(show(app))) == fitting.tolist()
+    assert app.query_params["confidence"] == ["0.3", "0.55"]
+
+
+def test_a_range_the_wrong_way_round_is_turned(finished: Run) -> None:
+    app = open_page("gallery", run=finished.id, show="all", confidence=["0.55", "0.3"])
+    assert app.slider("confidence").value == (0.3, 0.55)
+    assert rows_shown(app) == rows_shown(open_page("gallery", run=finished.id, show="all", confidence=["0.3", "0.55"]))
+    assert not app.warning
 
 
 def test_all_images_are_shown_page_by_page(finished: Run) -> None:
@@ -180,13 +257,19 @@ def test_a_run_without_mistakes_is_told(finished: Run, predictions: Predictions)
     change_predictions(finished, all_right)
     app = open_page("gallery", run=finished.id)
     assert "**0 mistakes** in 360 test images." in words(app)
-    assert [said.value for said in app.success] == ["There are no mistakes: this run made no mistakes here."]
+    assert [said.value for said in app.success] == ["This run made no mistakes here."]
     assert not sheets(app)
-    page, choices = links(app)["See the least sure of all images"]
-    app = open_page(page, **choices)  # AppTest keeps what is chosen on the way from a page to itself; browsers do not
+    follow(app, "See the least sure of all images")
     assert rows_shown(app) == np.argsort(predictions.confidence, kind="stable")[:PAGE].tolist()
     assert "1 to 60 of 360 images" in words(app)
     assert {tile["mark"] for tile in tiles(app)} == {"right"}
+
+
+def test_mistakes_of_a_class_are_told_to_be_none_where_there_are_none_at_all(finished: Run) -> None:
+    change_predictions(finished, all_right)
+    app = open_page("gallery", run=finished.id, true="3")
+    told = ["There are no mistakes of true class 3. This run made no mistakes here."]
+    assert [said.value for said in app.success] == told
 
 
 def test_a_run_that_was_always_wrong_is_shown(finished: Run) -> None:
@@ -308,20 +391,87 @@ def test_the_page_of_tiles_is_in_the_address(finished: Run) -> None:
     assert "61 to 120 of 360 images" in words(show(app))
 
 
-@pytest.mark.parametrize("page", ["0", "99", "three"])
+@pytest.mark.parametrize("page", ["0", "-1", "three"])
 def test_a_page_that_does_not_exist_is_passed_over(finished: Run, page: str) -> None:
     app = open_page("gallery", run=finished.id, show="all", page=page)
-    assert "1 to 60 of 360 images" in words(app)
+    assert "\n1 to 60 of 360 images" in words(app)
+
+
+@pytest.mark.parametrize("page", ["7", "99", 5000 * "1"], ids=lambda page: page[:9])
+def test_a_page_beyond_the_last_is_the_last(finished: Run, page: str) -> None:
+    app = open_page("gallery", run=finished.id, show="all", page=page)
+    assert "301 to 360 of 360 images" in words(app)
 
 
 CHANGES = {
     "show": lambda app: app.selectbox("show").select("right"),
     "true": lambda app: app.selectbox("true").select("3"),
-    "predicted": lambda app: app.selectbox("predicted").select("3"),
+    "predicted": lambda app: app.selectbox("predicted").select("1"),
     "sort": lambda app: app.selectbox("sort").select("highest loss"),
-    "confidence": lambda app: app.slider("confidence").set_range(0.0, 0.98),
+    "confidence": lambda app: app.slider("confidence").set_range(0.0, 0.6),
     "seed": lambda app: app.number_input("seed").set_value(8),
 }
+ASKED = {
+    "show": "right",
+    "true": "3",
+    "predicted": "1",
+    "sort": "highest loss",
+    "confidence": ["0", "0.6"],
+    "seed": "8",
+}
+DEFAULTS = {
+    "show": lambda app: app.selectbox("show").select("mistakes"),
+    "true": lambda app: app.selectbox("true").set_value(None),
+    "predicted": lambda app: app.selectbox("predicted").set_value(None),
+    "sort": lambda app: app.selectbox("sort").select("most confident"),
+    "confidence": lambda app: app.slider("confidence").set_range(0.0, 1.0),
+    "seed": lambda app: app.number_input("seed").set_value(0),
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_what_is_chosen_is_in_the_address_and_goes_with_it(finished: Run, what: str) -> None:
+    """The browser's Back and Forward change the address, in the same session."""
+    before = {"run": finished.id} | ({"sort": "random"} if what == "seed" else {})
+    app = open_page("gallery", **before)
+    first = rows_shown(app)
+    CHANGES[what](app)
+    chosen = rows_shown(show(app))
+    assert chosen != first
+    assert app.query_params == before | {what: ASKED[what]}
+    app.query_params = dict(before)
+    assert rows_shown(show(app)) == first
+    app.query_params = before | {what: ASKED[what]}
+    assert rows_shown(show(app)) == chosen
+    DEFAULTS[what](app)
+    assert rows_shown(show(app)) == (first if what != "sort" else rows_shown(open_page("gallery", run=finished.id)))
+    assert app.query_params == before, "what is the default needs no saying"
+    assert not app.warning
+
+
+def test_the_way_back_from_another_page_leads_to_what_was_chosen(finished: Run) -> None:
+    app = open_page("gallery", run=finished.id)
+    first = rows_shown(app)
+    app.selectbox("sort").select("random")
+    show(app)
+    chosen_one_by_one = ("show", "true", "confidence", "seed")
+    for what in chosen_one_by_one:
+        CHANGES[what](app)
+        show(app)
+    address, chosen = dict(app.query_params), rows_shown(app)
+    assert set(address) == {"run", "sort", *chosen_one_by_one}
+    assert chosen != first
+    go_to(app, "runs")
+    go_to(app, "gallery", **address)
+    assert rows_shown(app) == chosen
+    assert app.query_params == address
+    go_to(app, "runs")
+    go_to(app, "gallery")
+    assert rows_shown(app) == chosen
+    assert app.query_params == address
+    go_to(app, "runs")
+    go_to(app, "gallery", show="mistakes")
+    assert rows_shown(app) == first, "whoever comes with a view gets that"
 
 
 @pytest.mark.parametrize("what", CHANGES)
@@ -342,6 +492,23 @@ def test_a_click_on_a_tile_opens_its_image_and_the_way_back_leads_to_its_page(fi
     app.button("close").click()
     assert "181 to 240 of 360 images" in words(show(app))
     assert app.query_params == {"run": finished.id, "show": "all", "page": "4"}
+
+
+def test_the_way_back_leads_to_the_page_that_the_last_image_is_on(finished: Run) -> None:
+    app = open_page("gallery", run=finished.id, show="all", page="2")
+    row = rows_shown(app)[-1]
+    pick(app, row)
+    click(app, "Next")
+    assert "121 of 360 images" in words(app)
+    click(app, "All of them")
+    assert "121 to 180 of 360 images" in words(app)
+    assert app.query_params == {"run": finished.id, "show": "all", "page": "3"}
+    app = open_page("gallery", run=finished.id, show="all", page="2")
+    pick(app, rows_shown(app)[0])
+    click(app, "Previous")
+    click(app, "All of them")
+    assert "\n1 to 60 of 360 images" in words(app)
+    assert app.query_params == {"run": finished.id, "show": "all"}
 
 
 def test_names_of_classes_are_shown_as_they_are(finished: Run) -> None:
@@ -368,3 +535,11 @@ def test_one_image_is_spoken_of_as_one(finished: Run, predictions: Predictions) 
     assert rows_shown(app) == [7]
     assert "**1 mistake** in 360 test images." in words(app)
     assert "1 to 1 of 1 mistake" in words(app).splitlines()
+
+
+@pytest.mark.parametrize("empty", ["true", "predicted", "sort", "image", "page"])
+def test_what_the_address_leaves_empty_is_not_asked_for(finished: Run, empty: str) -> None:
+    app = open_page("gallery", run=finished.id, **{empty: ""})
+    assert not app.warning
+    assert not app.error
+    assert rows_shown(app) == rows_shown(open_page("gallery", run=finished.id))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from damage import DAMAGE, change_predictions
-from screen import click, errors, figure, links, open_page, select_rows, sheets, show, table, words
+from screen import click, errors, figure, links, open_page, select_points, select_rows, sheets, table, words
 
 from engine.classifier import load_classifier
 from engine.dataset import Split, open_dataset
@@ -61,10 +61,7 @@ def test_rows_are_placed_by_their_features_too(blobs: Run, places: str) -> None:
 
 def test_a_region_is_a_table_of_its_rows(blobs: Run, predictions: Predictions) -> None:
     app = open_page("gallery", run=blobs.id, show="all", sort="least confident")
-    points = [{"customdata": [row, "", "", ""]} for row in range(10)]
-    selection = {"points": points, "point_indices": [], "box": [], "lasso": []}
-    app.session_state[f"map-{blobs.id}"] = {"selection": selection}
-    show(app)
+    select_points(app, f"map-{blobs.id}", range(10))
     expected = np.argsort(predictions.confidence[:10], kind="stable")
     assert table(app)["Row"].tolist() == predictions.indices[expected].tolist()
     select_rows(app, 3)
@@ -108,6 +105,14 @@ def test_a_click_on_a_row_opens_it_and_the_way_back_leads_to_the_table(blobs: Ru
     assert len(table(app)) == fitting
 
 
+def test_a_row_that_does_not_exist_is_told(blobs: Run) -> None:
+    app = open_table(blobs, image="150")
+    assert errors(app) == [
+        "There is no row 150 here: they are numbered from 0 to 149. Shown below are those that the filters choose."
+    ]
+    assert len(table(app)) == 150
+
+
 # One row
 
 
@@ -122,7 +127,7 @@ def test_a_row_is_shown_among_the_training_rows(blobs: Run, predictions: Predict
     assert star["marker"]["symbol"] == "star"
     assert "The star is this row, the points are the training rows: " in words(app)
     assert f"**{truth}**, :green[:material/check: recognised] with {predictions.confidence[7]:.1%}" in words(app)
-    assert "of 150 rows, the highest first." in words(app)
+    assert "of 150 rows by loss, the highest first." in words(app)
     assert f"Row: **number {predictions.indices[7]} of the test split**" in words(app)
 
 

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 from damage import DAMAGE, change_dataset, change_predictions, of_many_classes
-from screen import buttons, click, errors, figure, open_page, pick, sheets, show, tiles, words
+from screen import buttons, click, errors, figure, open_page, pick, select_points, sheets, show, table, tiles, words
 from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
@@ -57,9 +57,16 @@ def places_of(app, run: Run) -> np.ndarray:
 
 def choose(app, run: Run, rows):
     """Draw a loop around the points of these rows."""
-    points = [{"customdata": [int(row), "", "", ""]} for row in rows]
-    selection = {"points": points, "point_indices": [], "box": [], "lasso": []}
-    app.session_state[f"map-{run.id}"] = {"selection": selection}
+    return select_points(app, f"map-{run.id}", rows)
+
+
+def control(app, key: str):
+    (found,) = [each for each in app.main.get("button_group") if each.key == key]
+    return found
+
+
+def colour(app, by: str):
+    control(app, "colour").set_value(by)
     return show(app)
 
 
@@ -143,7 +150,7 @@ def test_a_region_shows_its_images_in_the_order_of_the_filter(finished: Run, pre
     row = int(expected[4])
     pick(app, row)
     assert app.query_params["image"] == str(row)
-    assert "of 360 images, the highest first." in words(app)
+    assert "of 360 images by loss, the highest first." in words(app)
 
 
 def test_a_region_leaves_out_what_the_filter_does(finished: Run, predictions: Predictions) -> None:
@@ -152,7 +159,6 @@ def test_a_region_leaves_out_what_the_filter_does(finished: Run, predictions: Pr
     app.selectbox("true").select("3")
     show(app)
     threes = np.flatnonzero(predictions.labels[:100] == 3)
-    choose(app, finished, range(100))
     assert sorted(tile["index"] for tile in tiles(app)) == threes.tolist()
     choose(app, finished, np.flatnonzero(predictions.labels == 4))
     assert not sheets(app)
@@ -164,6 +170,87 @@ def test_the_way_back_from_an_image_leads_to_the_map(finished: Run, predictions:
     pick(choose(app, finished, range(5)), 2)
     click(app, "All of them")
     assert [group["name"] for group in drawn(app, finished)] == ["right", "wrong"]
+    assert sorted(tile["index"] for tile in tiles(app)) == [0, 1, 2, 3, 4], "the region is what it was"
+
+
+def test_a_region_stays_when_points_are_coloured_otherwise(finished: Run) -> None:
+    app = choose(open_map(finished, show="all"), finished, range(5))
+    colour(app, "Right or wrong")
+    assert [group["name"] for group in drawn(app, finished)] == ["right", "wrong"]
+    assert sorted(tile["index"] for tile in tiles(app)) == [0, 1, 2, 3, 4]
+
+
+def test_a_region_that_is_cleared_is_gone(finished: Run) -> None:
+    app = choose(open_map(finished, show="all"), finished, range(5))
+    assert len(tiles(app)) == 5
+    choose(app, finished, [])
+    assert not sheets(app)
+    assert HINT in words(app)
+
+
+def test_a_region_is_cleared_by_its_button_in_other_colours_too(finished: Run) -> None:
+    app = open_map(finished, show="all")
+    choose(app, finished, range(5))
+    colour(app, "Right or wrong")
+    assert len(tiles(app)) == 5
+    click(app, "Clear the region")
+    assert not sheets(app)
+    assert HINT in words(app)
+
+
+def test_the_way_back_leads_to_the_page_of_the_region_that_was_open(finished: Run) -> None:
+    app = open_map(finished, show="all")
+    choose(app, finished, range(100))
+    image = tiles(app)[-1]["index"]
+    pick(app, image)
+    assert app.query_params["image"] == str(image)
+    click(app, "All of them")
+    assert "1 to 60 of 100 images in the region" in words(app)
+    assert image in [tile["index"] for tile in tiles(app)]
+
+
+def test_another_placing_has_a_region_of_its_own(blobs: Run) -> None:
+    app = select_points(open_page("gallery", run=blobs.id, show="all"), f"map-{blobs.id}", range(5))
+    assert len(table(app)) == 5
+    control(app, "places").set_value("PCA of the features")
+    show(app)
+    assert not app.main.dataframe
+    select_points(app, f"map-{blobs.id}", range(7))
+    assert len(table(app)) == 7
+    control(app, "places").set_value("The numbers themselves")
+    assert len(table(show(app))) == 5
+
+
+def test_another_region_begins_at_its_first_page(finished: Run) -> None:
+    app = open_map(finished, show="all", page="2")
+    choose(app, finished, range(100))
+    assert "1 to 60 of 100 images in the region" in words(app)
+    assert "page" not in app.query_params
+
+
+def test_how_points_are_placed_and_coloured_is_in_the_address(finished: Run) -> None:
+    at_first = {"run": finished.id, "as": "Map", "show": "all"}
+    app = open_page("gallery", **at_first)
+    colour(app, "Right or wrong")
+    assert app.query_params == at_first | {"colour": "Right or wrong"}
+    control(app, "places").set_value(TSNE)
+    assert show(app).query_params == at_first | {"colour": "Right or wrong", "places": TSNE}
+    assert buttons(app) == ["Place 360 points by t-SNE"]
+    app.query_params = dict(at_first)
+    assert len(drawn(show(app), finished)) == 10, "the browser's Back"
+    colour(app, "Predicted class")
+    colour(app, "True class")
+    assert app.query_params == at_first
+    assert not app.warning
+
+
+@pytest.mark.parametrize(("key", "value"), [("places", "The numbers themselves"), ("colour", "red")])
+def test_a_placing_or_colouring_that_does_not_exist_is_told(finished: Run, key: str, value: str) -> None:
+    app = open_map(finished, show="all", **{key: value})
+    told = [f"There is no **{key}** {value} here, so this choice is left out."]
+    assert [warning.value for warning in app.warning] == told
+    assert len(drawn(app, finished)) == 10
+    assert "of the variance of 128 features." in words(app)
 
 
 # t-SNE

@@ -48,7 +48,7 @@ def test_the_answer_is_told_with_its_loss_and_rank(finished: Run, predictions: P
         assert f"**{truth}**, {verdict} with {sure(predictions.probabilities[row].max())}" in said
         assert (
             f"The true class got {sure(of_truth)}: a loss of **{losses[row]:.3g} nats**, rank "
-            f"{1 + int((losses > losses[row]).sum())} of 360 images, the highest first."
+            f"{1 + int((losses > losses[row]).sum())} of 360 images by loss, the highest first."
         ) in said
         assert f"Image: **number {predictions.indices[row]} of the test split**" in said
 
@@ -144,7 +144,7 @@ def test_the_evidence_is_laid_over_the_picture(finished: Run, predictions: Predi
     _, evidence = pictures(show(app))
     assert evidence.shape == (*large.shape[:2], 3)
     assert np.abs(evidence - large).mean() < 2, "without heat it is the picture"
-    assert "Bright where the evidence for the class is: Grad-CAM at the layer " in words(app)
+    assert "Bright where the evidence for the class is: Grad-CAM at the convolution " in words(app)
 
 
 def test_the_evidence_is_for_the_class_that_is_asked_for(finished: Run, predictions: Predictions, digits) -> None:

@@ -10,14 +10,16 @@ from engine.calibration import (
     coverage,
     expected_calibration_error,
     fit_temperature,
+    is_fitted,
     reliability,
 )
 from engine.catalogue import item_of
 from engine.errors import LoupeError
 from engine.predictions import Predictions
 from engine.runs import Run
+from engine.words import counted
 from ui.charts import MODE_BAR, first_colours, ink, picture_config, style
-from ui.state import link
+from ui.state import link, share, tie
 from ui.tables import predictions_of, state_of
 from ui.wording import show_problem
 
@@ -40,7 +42,7 @@ def _show_reliability(run: Run, predictions: Predictions) -> None:
     mean = float(predictions.confidence.mean())
     lean = "It is surer than it should be" if mean > predictions.accuracy else "It is less sure than it might be"
     st.markdown(
-        f"Of these {len(predictions):,} {item}s {predictions.accuracy:.1%} are right, at a mean confidence of "
+        f"Of {counted(len(predictions), item)} {predictions.accuracy:.1%} are right, at a mean confidence of "
         f"{mean:.1%}. {lean}: **expected calibration error {error:.2%}**."
     )
     temperature = _temperature(run, predictions)
@@ -78,10 +80,18 @@ def _temperature(run: Run, predictions: Predictions) -> float | None:
         )
         return None
     try:
-        return _fitted(run.id, state_of(path), predictions_of(run, "val"))
+        validation = predictions_of(run, "val")
     except LoupeError as error:
         show_problem(error)
         return None
+    temperature = _fitted(run.id, state_of(path), validation)
+    if not is_fitted(temperature):
+        st.caption(
+            f"No temperature can be fitted: on the {counted(len(validation), f'validation {item}')} the more extreme "
+            "it is the better, as where all are right. Set validation_share to hold back more."
+        )
+        return None
+    return temperature
 
 
 @st.cache_data(max_entries=100, show_spinner=False)
@@ -97,11 +107,9 @@ def _show_coverage(run: Run, predictions: Predictions) -> None:
         "Answer only above a confidence of",
         0.0,
         1.0,
-        THRESHOLD,
-        0.01,
-        key="above",
-        bind="query-params",
+        step=0.01,
         help=f"Which {item}s a person would still have to look at.",
+        **tie("above", THRESHOLD, share),
     )
     answered = answered_above(predictions, threshold)
     st.markdown(_answered_in_words(answered, item))
@@ -114,7 +122,7 @@ def _show_coverage(run: Run, predictions: Predictions) -> None:
     if left and 0 < threshold < 1:  # from 0 to 1 the gallery would show all, those of just 1 too
         link(
             "gallery",
-            f"See the {left:,} {item}s that are left to a person",
+            f"See the {counted(left, item)} left to a person",
             run=run.id,
             show="all",
             sort="least confident",
@@ -186,7 +194,7 @@ def coverage_chart(curve: list[Answered], chosen: Answered, item: str) -> go.Fig
         go.Scatter(
             x=[100 * each.share for each in curve],
             y=[100 * each.accuracy for each in curve],
-            mode="lines",
+            mode="lines" if len(curve) > 1 else "markers",
             line={"color": colour, "width": 2},
             customdata=[[each.threshold, each.answered] for each in curve],
             hovertemplate=f"from %{{customdata[0]:.3f}}: %{{customdata[1]:,}} {item}s, %{{y:.2f}}% right"

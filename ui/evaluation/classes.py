@@ -26,6 +26,7 @@ from ui.charts import (
 from ui.state import go as go_to
 from ui.tables import published_score
 
+MANY = 20
 SCORES = {
     "precision": ("Precision", "Share of the {item}s so answered that are of it."),
     "recall": ("Recall", "Share of its {item}s that were recognised: its accuracy."),
@@ -108,11 +109,13 @@ def recall_bars(per_class: list[dict]) -> go.Figure:
                 "symmetric": False,
                 "array": [100 * (high - recall) for recall, (_, high) in zip(recalls, low_high, strict=True)],
                 "arrayminus": [100 * (recall - low) for recall, (low, _) in zip(recalls, low_high, strict=True)],
-                "thickness": 1.2,
+                # Of many classes the ends of the whiskers would hide the bars.
+                "thickness": 1.2 if len(per_class) <= MANY else 0.7,
+                "width": 4 if len(per_class) <= MANY else 0,
                 "color": ink(),
             },
             customdata=[[*class_names([row["class"]]), row["support"]] for row in per_class],
-            text=[f"{recall:.1%}" for recall in recalls],
+            text=[f"{recall:.1%}" for recall in recalls] if len(per_class) <= MANY else None,
             textposition="inside",
             insidetextanchor="start",
             insidetextfont={"color": INK if is_dark() else PAPER},

@@ -11,9 +11,9 @@ from engine.errors import LoupeError
 from engine.predictions import Predictions
 from engine.runs import Run, list_runs, open_run
 from engine.words import counted
-from ui.charts import RIGHT, WRONG, class_names, label_classes, picture_config, style
+from ui.charts import MODE_BAR, RIGHT, WRONG, class_names, label_classes, picture_config, style
 from ui.contact_sheet import Tile, contact_sheet
-from ui.pictures import open_pictures, picture_of
+from ui.pictures import open_pictures, picture_of, taken
 from ui.state import go as go_to
 from ui.state import link
 from ui.tables import label, predictions_of
@@ -46,10 +46,14 @@ def show_comparison(run: Run, predictions: Predictions) -> None:
     dataset = open_pictures(run, predictions)
     left, right = st.columns(2, gap="large")
     with left:
-        st.markdown(f"**{counted(len(comparison.fixed), item)}** that only this run gets right, and what {name} says:")
+        st.markdown(
+            f"**{counted(len(comparison.fixed), item)}** that only this run gets right, beside what {name} says"
+        )
         _show_flips(run, dataset, predictions, others, comparison.fixed, "fixed")
     with right:
-        st.markdown(f"**{counted(len(comparison.broken), item)}** that only {name} gets right, and what this run says:")
+        st.markdown(
+            f"**{counted(len(comparison.broken), item)}** that only {name} gets right, beside what this run says"
+        )
         _show_flips(run, dataset, predictions, predictions, comparison.broken, "broken")
 
 
@@ -97,24 +101,15 @@ def _show_difference(
     comparison: Comparison, predictions: Predictions, others: Predictions, name: str, item: str
 ) -> None:
     """Show both accuracies, their difference with its interval, and what that means in words."""
-    low, high = (100 * bound for bound in comparison.interval)
     shown = (
         ("This run", f"{predictions.accuracy:.2%}", f"{int(predictions.right.sum()):,} of {len(predictions):,}"),
         (name, f"{others.accuracy:.2%}", f"{int(others.right.sum()):,} of {len(others):,}"),
-        (
-            "Difference",
-            f"{100 * comparison.difference:+.2f} points",
-            f"95% interval {low:+.2f} to {high:+.2f} points; McNemar's p {_p_in_words(comparison.p_value)}",
-        ),
+        ("Difference", f"{100 * comparison.difference:+.2f} points", "of this run to the other"),
     )
     for column, (title, value, about) in zip(st.columns(3), shown, strict=True):
         column.metric(title, value)
         column.caption(about)
     st.markdown(in_words(comparison, name, "This run", item))
-
-
-def _p_in_words(p_value: float) -> str:
-    return "below 0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 
 def _show_flips(
@@ -139,7 +134,7 @@ def _show_flips(
             int(row),
             picture_of(predictions, dataset, int(row)),
             f"{truth}, taken for {answer}",
-            (f"{truth} → {answer}",),
+            taken(truth, answer),
             "right" if name == "fixed" else "wrong",
         )
         for row, (truth, answer) in zip(shown, said, strict=True)
@@ -150,7 +145,8 @@ def _show_flips(
 
 
 def difference_bars(per_class: tuple[ClassComparison, ...]) -> go.Figure:
-    """Draw by how many points the recall of each class differs, better up and worse down."""
+    """Draw by how many points the recall of each class with images differs, better up and worse down."""
+    per_class = tuple(each for each in per_class if each.count)
     points = [100 * each.difference for each in per_class]
     figure = go.Figure(
         go.Bar(
@@ -164,5 +160,5 @@ def difference_bars(per_class: tuple[ClassComparison, ...]) -> go.Figure:
             "%{customdata[3]:,}<extra></extra>",
         )
     )
-    style(figure, height=300, x="class", y="difference of recall (points)")
+    style(figure, height=320, x="class", y="difference of recall (points)").update_layout(margin={"t": MODE_BAR})
     return label_classes(figure, [each.name for each in per_class])

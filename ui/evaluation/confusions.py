@@ -10,11 +10,10 @@ from engine.predictions import Predictions
 from engine.runs import Run
 from engine.selection import in_order, select
 from engine.words import counted
-from ui.charts import cut
 from ui.contact_sheet import contact_sheet
 from ui.evaluation.matrix import MISTAKES, MODES, confusion_grid
 from ui.pictures import open_pictures, tile_of
-from ui.state import choose_view, go, link
+from ui.state import choose_view, go, link, one_of, tie
 from ui.wording import plain
 
 # With more classes than this the matrix has the whole width of the page.
@@ -41,9 +40,8 @@ def _show_matrix(run: Run, predictions: Predictions) -> None:
         mode = choose_view("Cells show", MODES, "cells")
         sort = st.toggle(
             "Similar classes side by side",
-            key="sort_classes",
-            persist_state="session",
             help="Sorts the classes so that those which are taken for each other are neighbours.",
+            **tie("similar", False, lambda text: bool(one_of(("True",))(text))),
         )
     matrix = confusion_matrix(predictions)
     items = f"{item_of(run.recipe.dataset)}s"
@@ -68,16 +66,16 @@ def _show_most_confused(run: Run, predictions: Predictions) -> None:
     with st.container(horizontal=True):
         for true, predicted, count, total in pairs:
             with st.container(width=PAIR_WIDTH, gap="xsmall"):
+                # In a line of its own: a link would cut it off where names are long.
+                st.markdown(f"**{plain(true)}** taken for **{plain(predicted)}**")
                 link(
                     "gallery",
-                    f"**{plain(cut(true))}** → **{plain(cut(predicted))}**",
+                    f"{count:,} of {counted(total, item)}",
                     run=run.id,
                     true=true,
                     predicted=predicted,
                     show="all",
                 )
-                # A link would cut this off where it is long.
-                st.caption(f"{plain(true)} taken for {plain(predicted)}: {count:,} of {counted(total, item)}")
                 if dataset is not None and dataset.kind == "images":
                     _show_examples(run, predictions, dataset, true, predicted)
     link("gallery", "Any other pair: choose it in the gallery", run=run.id, show="all")

@@ -14,7 +14,6 @@ from engine.predictions import Predictions
 from engine.recipes import published
 from engine.runs import Run, dataset_of
 from engine.words import SPLIT_NAMES, counted
-from ui.charts import cut
 from ui.state import link
 from ui.tables import in_words, state_of
 from ui.wording import plain
@@ -69,7 +68,7 @@ def _figures(run: Run, predictions: Predictions, result: dict) -> list[Figure]:
         of = f"mean recall of {len(present)} classes"
         figures.append(Figure("Balanced accuracy", f"{result['balanced_accuracy']:.2%}", of, meaning))
     commonest = int(supports.argmax())
-    of = f"{supports[commonest]:,} of {count:,} are {plain(cut(predictions.classes[commonest]))}"
+    of = f"{supports[commonest]:,} of {count:,} are {plain(predictions.classes[commonest])}"
     meaning = "The accuracy of always answering the commonest class: what a model has to beat."
     figures.append(Figure("Baseline", f"{result['majority_baseline']:.2%}", of, meaning))
     theirs = published(run.recipe)

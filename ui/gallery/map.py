@@ -20,6 +20,7 @@ from ui.gallery.features import have_features, open_classifier
 from ui.gallery.filters import to_first_page
 from ui.gallery.points import places_of_rows, show_rows
 from ui.gallery.sheet import show_sheet
+from ui.state import one_of, tie
 from ui.wording import plain, show_problem
 
 if TYPE_CHECKING:
@@ -38,27 +39,29 @@ def show_map(run: Run, predictions: Predictions, dataset: Dataset, rows: np.ndar
     """Show a map of all images with the chosen ones in colour; returns the row that was just clicked below it."""
     item = item_of(run.recipe.dataset)
     choices = (NUMBERS, PCA, TSNE) if dataset.kind == "table" else (PCA, TSNE)
-    chooser: dict[str, Any] = {"required": True, "bind": "query-params", "persist_state": "session"}
     with st.container(horizontal=True):
-        how = st.segmented_control("Placed by", choices, default=choices[0], key="places", **chooser)
-        colour = st.segmented_control("Coloured by", COLOURS, default=COLOURS[0], key="colour", **chooser)
+        how = st.segmented_control("Placed by", choices, required=True, **tie("places", choices[0], one_of(choices)))
+        colour = st.segmented_control(
+            "Coloured by", COLOURS, required=True, **tie("colour", COLOURS[0], one_of(COLOURS))
+        )
     placed = np.arange(len(predictions))
     if len(placed) > MOST:
         placed = np.sort(np.random.default_rng(0).choice(placed, MOST, replace=False))
-    found = _places(run, predictions, dataset, how or choices[0], placed)
+    found = _places(run, predictions, dataset, how, placed)
     if found is None:
         return None
     places, about = found
     coloured = np.isin(placed, rows)
-    event = st.plotly_chart(
-        map_chart(predictions, placed, places, coloured, colour or COLOURS[0], item),
+    key, region = f"map-{run.id}", f"region of {run.id} by {how}"
+    st.plotly_chart(
+        map_chart(predictions, placed, places, coloured, colour, item),
         config=CONFIG | {"modeBarButtonsToRemove": ["autoScale2d"], "displayModeBar": True},
-        on_select=to_first_page,
+        on_select=lambda: _note_region(key, region),
         selection_mode=("points", "box", "lasso"),
-        key=f"map-{run.id}",
+        key=key,
     )
     st.caption(f"{_shown_in_words(predictions, coloured, item, words)} {about}")
-    picked = [int(point["customdata"][0]) for point in event["selection"]["points"] if point.get("customdata")]
+    picked = st.session_state.get(region, [])
     chosen = rows[np.isin(rows, picked)]
     if not len(chosen):  # or none of them is left, now that others were chosen
         st.info(
@@ -66,9 +69,22 @@ def show_map(run: Run, predictions: Predictions, dataset: Dataset, rows: np.ndar
             icon=":material/highlight_alt:",
         )
         return None
+    st.button("Clear the region", icon=":material/close:", on_click=_clear_region, args=(region,))
     if dataset.kind == "table":
         return show_rows(predictions, dataset, chosen)
     return show_sheet(predictions, dataset, chosen, f"{words} in the region")
+
+
+def _note_region(key: str, region: str) -> None:
+    """Keep what was selected: Streamlit forgets it as soon as the chart is another, such as in other colours."""
+    points = st.session_state[key]["selection"]["points"]
+    st.session_state[region] = [int(point["customdata"][0]) for point in points if point.get("customdata")]
+    to_first_page()
+
+
+def _clear_region(region: str) -> None:
+    del st.session_state[region]
+    to_first_page()
 
 
 def _shown_in_words(predictions: Predictions, coloured: np.ndarray, item: str, words: str) -> str:
@@ -129,7 +145,7 @@ def _tsne(run: Run, predictions: Predictions, features: "Features", indices: np.
     place = st.empty()
     with place.container():
         asked = st.button(f"Place {len(indices):,} points by t-SNE", icon=":material/play_arrow:", key="compute-tsne")
-        st.caption("Ten thousand take about half a minute on two cores. Done once, and kept with the run.")
+        st.caption("Ten thousand take up to a minute on two cores. Done once, and kept with the run.")
     if not asked:
         return None
     bar = place.progress(0.0, text="Looking for the neighbours of each")

@@ -17,12 +17,14 @@ from ui.contact_sheet import Tile, contact_sheet, enlarged
 from ui.explorer.look import show_large
 from ui.gallery.features import have_features, open_classifier
 from ui.gallery.points import show_point
+from ui.gallery.sheet import PAGE
 from ui.pictures import name_of, picture_of
 from ui.tables import state_of
 from ui.wording import plain, show_problem
 
 if TYPE_CHECKING:
     from engine.classifier import Classifier
+    from engine.features import Features
     from engine.neighbours import Neighbour
     from engine.saliency import Saliency
 
@@ -33,7 +35,8 @@ ANSWER, TRUTH = -1, -2
 
 def show_one(run: Run, predictions: Predictions, dataset: Dataset, row: int, rows: np.ndarray, words: str) -> None:
     """Show one image large. rows: those that are stepped through, which it may not be one of."""
-    _show_steps(row, rows, words)
+    on_a_sheet = dataset.kind == "images" and "as" not in st.query_params  # and not on a map or in a table
+    _show_steps(row, rows, words, on_a_sheet)
     _show_verdict(predictions, row)
     classifier = open_classifier(run)
     if dataset.kind == "table":
@@ -43,7 +46,7 @@ def show_one(run: Run, predictions: Predictions, dataset: Dataset, row: int, row
     else:
         picture, evidence, about = st.columns([3, 3, 4], gap="medium")
         with picture:
-            st.image(enlarged(picture_of(predictions, dataset, row), SIDE), width="stretch")
+            st.image(enlarged(picture_of(predictions, dataset, row), SIDE), width="stretch", output_format="PNG")
         if classifier is not None:
             with evidence:
                 _show_saliency(run, classifier, predictions, dataset, row)
@@ -53,14 +56,21 @@ def show_one(run: Run, predictions: Predictions, dataset: Dataset, row: int, row
         _show_neighbours(run, classifier, predictions, dataset, row)
 
 
-def _show_steps(row: int, rows: np.ndarray, words: str) -> None:
+def _show_steps(row: int, rows: np.ndarray, words: str, on_a_sheet: bool) -> None:
     """Offer the way back, and to the images before and after, by button and by key."""
     found = np.flatnonzero(rows == row)
     place = int(found[0]) if len(found) else -1
     before, after = (int(rows[near]) if 0 <= near < len(rows) else None for near in (place - 1, place + 1))
     with st.container(horizontal=True, vertical_alignment="center"):
         # Not Escape, which would be taken from a list that it is to close.
-        st.button("All of them", icon=":material/grid_view:", shortcut="Backspace", on_click=_close, key="close")
+        st.button(
+            "All of them",
+            icon=":material/grid_view:",
+            shortcut="Backspace",
+            on_click=_close,
+            args=(max(place, 0) if on_a_sheet else None,),
+            key="close",
+        )
         for name, icon, key, to in (
             ("Previous", ":material/chevron_left:", "Left", before),
             ("Next", ":material/chevron_right:", "Right", after),
@@ -74,8 +84,15 @@ def _open(row: int) -> None:
     st.query_params["image"] = str(row)
 
 
-def _close() -> None:
+def _close(place: int | None) -> None:
+    """Go back to all images; where they are on a contact sheet, to the page of the one at this place."""
     st.query_params.pop("image", None)
+    if place is None:
+        return
+    if place >= PAGE:
+        st.query_params["page"] = str(place // PAGE + 1)
+    else:
+        st.query_params.pop("page", None)
 
 
 def _show_verdict(predictions: Predictions, row: int) -> None:
@@ -95,7 +112,7 @@ def _show_answer(predictions: Predictions, dataset: Dataset, row: int, item: str
     )
     facts = [
         f"The true class got {sure(of_truth)}: a loss of **{predictions.losses[row]:.3g} nats**, rank "
-        f"{rank(predictions, row):,} of {counted(len(predictions), item)}, the highest first.",
+        f"{rank(predictions, row):,} of {counted(len(predictions), item)} by loss, the highest first.",
         f"{item.capitalize()}: **{plain(name_of(predictions, dataset, row))}**",
     ]
     st.markdown("\n".join(f"- {fact}" for fact in facts))
@@ -130,7 +147,7 @@ def _show_saliency(run: Run, classifier: "Classifier", predictions: Predictions,
     seen = classifier.see(picture)
     factor = max(1, SIDE // max(seen.shape[:2]))
     heat = found.heat.repeat(factor, axis=0).repeat(factor, axis=1)
-    place.image(overlay(enlarged(seen, SIDE), heat, strength), width="stretch")
+    place.image(overlay(enlarged(seen, SIDE), heat, strength), width="stretch", output_format="PNG")
     if not found.heat.any():
         st.caption("Nothing in this picture speaks for that class.")
         return
@@ -138,7 +155,7 @@ def _show_saliency(run: Run, classifier: "Classifier", predictions: Predictions,
         how = "how much the class's score changes with each pixel"
     else:
         height, width = found.side or (0, 0)
-        how = f"Grad-CAM at the layer {found.layer}, whose maps have {width} x {height} fields"
+        how = f"Grad-CAM at the convolution {found.layer}, whose maps have {width} x {height} fields"
     st.caption(f"Bright where the evidence for the class is: {plain(how)}.")
 
 
@@ -160,7 +177,7 @@ def _saliency(
 
 def _show_neighbours(run: Run, classifier: "Classifier", predictions: Predictions, dataset: Dataset, row: int) -> None:
     """Show the training images that the model takes for most alike."""
-    from engine.neighbours import nearest, training_features, training_rows
+    from engine.neighbours import training_features, training_rows
 
     item = item_of(run.recipe.dataset)
     st.subheader(f"Nearest training {item}s")
@@ -168,7 +185,7 @@ def _show_neighbours(run: Run, classifier: "Classifier", predictions: Prediction
         features, rows = training_features(classifier, dataset), training_rows(run, dataset)
         if not have_features(features, rows, f"training {item}s", "compute-training"):
             return
-        found = nearest(features, rows, picture_of(predictions, dataset, row))
+        found = _nearest(run.id, features.values.name, row, features, rows, picture_of(predictions, dataset, row))
     except LoupeError as error:
         show_problem(error)
         return
@@ -185,6 +202,16 @@ def _show_neighbours(run: Run, classifier: "Classifier", predictions: Prediction
         "numbers that it answers from, are nearest; at a distance of 0 is an exact copy. "
         + ("Solid green frame: of its own class; dashed orange: of another." if dataset.kind == "images" else "")
     )
+
+
+# Shared, not copied: nobody writes to it.
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _nearest(
+    run: str, file: str, row: int, _features: "Features", _rows: np.ndarray, _picture: np.ndarray
+) -> list["Neighbour"]:
+    from engine.neighbours import nearest
+
+    return nearest(_features, _rows, _picture)
 
 
 def _neighbour_tile(dataset: Dataset, neighbour: "Neighbour", truth: int) -> Tile:

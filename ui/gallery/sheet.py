@@ -38,7 +38,7 @@ def show_sheet(predictions: Predictions, dataset: Dataset, rows: np.ndarray, wor
 def _turn_pages(pages: int, rows: np.ndarray) -> int:
     """Let the person turn pages; returns the number of the one that is open, which is in the URL."""
     asked = st.query_params.get("page", "")[:9]  # Python refuses to read numbers of thousands of digits
-    wanted = int(asked) if asked.isdecimal() and 1 <= int(asked) <= pages else 1
+    wanted = min(max(int(asked), 1), pages) if asked.isdecimal() else 1
     # Other images, or another order, have pages of their own. Streamlit's binding to the URL could not be sent back to
     # the first.
     number = st.pagination(pages, default=wanted, key=f"page of {hashlib.sha256(rows.tobytes()).hexdigest()[:16]}")
