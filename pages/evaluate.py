@@ -10,7 +10,7 @@ from ui.evaluation.confusions import show_confusions
 from ui.evaluation.headline import show_headline
 from ui.evaluation.takeaway import show_downloads
 from ui.evaluation.training import show_training
-from ui.state import choose_run, choose_view, enter, head, open_predictions
+from ui.state import choose_run, choose_view, enter, head, keep_view, open_predictions
 from ui.tables import state_of
 
 enter()
@@ -40,6 +40,7 @@ def show(view: str, run: Run, predictions: Predictions, result: dict) -> None:
 
 
 run = choose_run("Evaluate")
+keep_view(f"the evaluation of {run.id}", ("look", "cells", "similar", "above", "with"))
 head("Evaluate", run)
 predictions = open_predictions(run)
 result = evaluate(run.id, predictions.split, state_of(run.predictions(predictions.split)), predictions)

@@ -133,7 +133,9 @@ def tie(
         except (ValueError, TypeError):
             text = plain(" and ".join(shown(part) for part in asked))
             st.warning(f"There is no **{key}** {text} here, so this choice is left out.", icon=":material/link_off:")
-    st.session_state[key] = value
+    # Written only where it differs: what is written is sent back, and a key held down would be set back by it.
+    if key not in st.session_state or st.session_state[key] != value:
+        st.session_state[key] = value
     return {"key": key, "on_change": _write, "args": (key, default, changed)}
 
 

@@ -26,6 +26,7 @@ from playwright.sync_api import BrowserContext, Page, expect
 from engine.predictions import Predictions, load_predictions
 from engine.runs import Run
 from engine.selection import in_order, select
+from ui.pictures import SHORT
 from ui.tables import label
 
 Copy = Callable[..., Run]
@@ -65,8 +66,9 @@ def answers_among(count: int) -> Callable[[Predictions], dict]:
         elsewhere = np.where(luck < 0.9, count - 1 - labels, random.integers(0, count, len(labels)))
         answers = np.where(luck < 0.6, labels, elsewhere)
         names = [f"{number} {'<b>&*long_' * (number % 4)}".strip() for number in range(count)]
-        probabilities = np.full((len(labels), count), 0.1 / count, np.float32)
-        probabilities[np.arange(len(labels)), answers] += np.linspace(0.5, 0.9, len(labels), dtype=np.float32)
+        sure = np.linspace(0.5, 0.9, len(labels), dtype=np.float32)
+        probabilities = np.repeat((1 - sure[:, np.newaxis]) / count, count, axis=1)
+        probabilities[np.arange(len(labels)), answers] += sure
         return {"classes": tuple(names), "labels": labels, "probabilities": probabilities}
 
     return change
@@ -101,11 +103,12 @@ def expect_images_of(page: Page, run: Run, cell: Cell) -> None:
     """Wait until the gallery shows the images of a cell, and no others."""
     wait_for_address(page, "/gallery", true=cell.true, predicted=cell.predicted)
     assert address(page)[1] == {"run": run.id, "true": cell.true, "predicted": cell.predicted, "show": "all"}
-    of = f"images of true class {cell.true} taken for {cell.predicted}"
+    of = f"image{'' if cell.images == 1 else 's'} of true class {cell.true} taken for {cell.predicted}"
     if cell.images:
         expect(page.get_by_text(f"1 to {cell.images} of {cell.images} {of}", exact=True)).to_be_visible()
         expect(tiles(page)).to_have_count(cell.images)
-        said = cell.true if cell.true == cell.predicted else f"{cell.true} → {cell.predicted}"
+        short = cell.true != cell.predicted and len(cell.true + cell.predicted) <= SHORT
+        said = f"{cell.true} → {cell.predicted}" if short else cell.true
         assert set(tiles(page).locator("span:first-of-type").all_inner_texts()) == {said}
     else:
         expect(page.get_by_text(f"There are no {of}. Change or clear the filters above.")).to_be_visible()
