@@ -4,7 +4,6 @@ import base64
 import io
 import json
 import re
-import sys
 from collections.abc import Callable, Iterable
 from itertools import chain
 from typing import Any
@@ -57,8 +56,6 @@ def _run(app: AppTest, run: Callable[[], object]) -> AppTest:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(app_test, "MediaFileManager", keep)
         patch.setattr(app_test, "PagesManager", pages)
-        # AppTest leaves the app there, and each process that a test then spawns would run it once more.
-        patch.setitem(sys.modules, "__main__", sys.modules["__main__"])
         run()
     assert not app.exception, "the traceback is in the captured output"
     return app
