@@ -19,7 +19,7 @@ from engine.calibration import (
     is_fitted,
     reliability,
 )
-from engine.catalogue import item_of, kind_of
+from engine.catalogue import item_of
 from engine.dataset import Dataset
 from engine.drawing import Axis, Line, line_chart, ticks_around
 from engine.errors import LoupeError
@@ -41,7 +41,7 @@ ENDINGS = (".html", ".htm")
 MOST_PAIRS, PICTURES_OF_PAIR, HIGHEST_LOSSES = 8, 6, 24
 THRESHOLDS = (0.5, 0.8, 0.9, 0.95, 0.99)
 MOST_POINTS, MOST_MARKS = 300, 50
-# Larger pictures are made this small and sent as JPEG; below 96 pixels PNG is as small, and exact.
+# Larger pictures are made this small.
 LARGEST_PICTURE = 192
 # Up to so many classes the matrix has numbers in cells of full size, and up to so many others in small ones.
 LARGE_CELLS, SMALL_CELLS = 20, 60
@@ -89,9 +89,8 @@ def report_html(run: Run, predictions: Predictions, dataset: Dataset | None) -> 
     """Make the report of a run on a split. Without its dataset as it was at the evaluation it has no pictures."""
     recipe, history = run.recipe, run.history()
     same = dataset is not None and predictions.are_of(dataset)
-    kind = dataset.kind if dataset else kind_of(recipe.dataset)
     item = item_of(recipe.dataset)
-    pictures = Pictures(predictions, dataset) if dataset and same and kind == "images" else None
+    pictures = Pictures(predictions, dataset) if dataset and same and item == "image" else None
     names = [shown(name) for name in predictions.classes]
     result = evaluation(run.id, predictions)
     context = {
@@ -114,7 +113,7 @@ def report_html(run: Run, predictions: Predictions, dataset: Dataset | None) -> 
         "classes": _classes(result),
         "pairs": _pairs(predictions, pictures),
         "losses": _highest_losses(predictions, pictures),
-        "no_pictures": _why_no_pictures(recipe.dataset, dataset, same, kind),
+        "no_pictures": _why_no_pictures(recipe.dataset, dataset, same, item),
         "pixelated": pictures.pixelated if pictures else False,
         "calibration": _calibration(run, predictions, item),
         "answered": [answered_above(predictions, threshold) for threshold in THRESHOLDS],
@@ -183,8 +182,8 @@ def _without_twins(predictions: Predictions, dataset: Dataset | None) -> Predict
     return predictions.only(alone) if 0 < alone.sum() < len(predictions) else None
 
 
-def _why_no_pictures(name: str, dataset: Dataset | None, same: bool, kind: str) -> str | None:
-    if kind == "table":
+def _why_no_pictures(name: str, dataset: Dataset | None, same: bool, item: str) -> str | None:
+    if item == "row":
         return None
     if dataset is None:
         return f"The dataset {shown(name)} was not there when this was written, so there are no pictures."
