@@ -2,10 +2,13 @@
 
 import base64
 import io
+import stat
+import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -13,13 +16,37 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from engine.errors import LoupeError, reason_of
+from engine.pixels import FORMATS, as_pixels, plain
 
-# 100 million pixels take 300 MB as RGB: more than cameras make, and what a small machine can spare.
+# 100 million pixels take 400 MB in Pillow: what each process of an import can spare.
 MAX_PIXELS = 100_000_000
+# Of one picture at a time; the largest cameras make 200 million, of which Pillow opens no more than this.
+MAX_PIXELS_OF_ONE = 178_000_000
 MAX_FILE_BYTES = 400_000_000
-# Raster formats that Pillow decodes by itself; EPS, for one, would start Ghostscript on the file.
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF", "TGA", "ICO")
-SUFFIXES = ("png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff", "ppm", "pgm", "jp2", "avif", "tga", "ico")
+# Pictures of more pixels are decoded one at a time, whatever threads ask: the largest take 700 MB in Pillow.
+PIXELS_OF_SEVERAL = 64_000_000
+SUFFIXES: tuple[str, ...] = (
+    "png",
+    "jpg",
+    "jpeg",
+    "webp",
+    "gif",
+    "bmp",
+    "tif",
+    "tiff",
+    "ppm",
+    "pgm",
+    "jp2",
+    "avif",
+    "tga",
+    "ico",
+)
+# What iPhones make, where pillow-heif is there to read it.
+HEIF_SUFFIXES = ("heic", "heif")
+if find_spec("pillow_heif"):
+    SUFFIXES += HEIF_SUFFIXES
+# Formats of films: where others have more than one picture, these are pages, or versions of it.
+ANIMATED = ("GIF", "WEBP", "PNG", "AVIF")
 
 # For a browser larger pictures become JPEG; below this PNG is as small, and exact.
 JPEG_FROM_PIXELS = 96
@@ -39,14 +66,35 @@ class Original(NamedTuple):
     mode: str
 
 
-def open_picture(source: Path | bytes, channels: int) -> np.ndarray:
-    """Open a picture as uint8 (height, width, channels), channels 1 (grey) or 3 (RGB).
+class Picture(NamedTuple):
+    """A picture that was opened: pixels, uint8 (height, width, channels); what it was; what is to be said of it."""
 
-    Turned as its EXIF says; transparency laid on white; 16 bits brought to 8; the first frame of an animation.
-    Raises LoupeError with the reason when it cannot be had.
+    pixels: np.ndarray
+    original: Original
+    note: str
+
+
+_large = threading.Lock()
+
+
+def open_picture(source: Path | bytes, channels: int) -> Picture:
+    """Open a picture as ``as_pixels`` does: upright, on white, of an animation the first frame, which the note says.
+
+    One of more than 16 million pixels comes smaller. Raises LoupeError with the reason when it cannot be had.
     """
-    with _without_warnings(), _telling_reasons(), _opened(_in_memory(_content(source))) as image:
-        return _as_array(_plain(image, channels), channels)
+    content = source if isinstance(source, bytes) else read_file(source)
+    with without_warnings(), _telling_reasons():
+        with _opened(_in_memory(content), MAX_PIXELS_OF_ONE) as image:
+            is_large = image.width * image.height > PIXELS_OF_SEVERAL
+        with _large if is_large else nullcontext():
+            return _decoded(content, channels)
+
+
+def _decoded(content: bytes, channels: int) -> Picture:
+    with _opened(_in_memory(content), MAX_PIXELS_OF_ONE) as image:
+        frames = image.format in ANIMATED and getattr(image, "is_animated", False)
+        original = _original(image)
+        return Picture(as_pixels(image, channels), original, "An animation: its first frame." if frames else "")
 
 
 def fit_picture(content: bytes, height: int, width: int, channels: int, fit: str) -> tuple[np.ndarray, Original]:
@@ -67,18 +115,18 @@ def fit_picture(content: bytes, height: int, width: int, channels: int, fit: str
             drafted = image.draft("L" if channels == 1 else None, enough)
             if drafted:  # its size is rounded up: the whole picture ends within its last pixels
                 shrunk = drafted[1][2] / width_as_stored
-        plain = _plain(image, channels)
-        if size != plain.size or box != (0, 0, *plain.size):
+        fitted = _upright(image, channels)
+        if size != fitted.size or box != (0, 0, *fitted.size):
             # Rounding may lead out of the picture by a hair, which Pillow refuses.
             left, top = max(0.0, box[0] * shrunk), max(0.0, box[1] * shrunk)
-            box = left, top, min(box[2] * shrunk, plain.width), min(box[3] * shrunk, plain.height)
+            box = left, top, min(box[2] * shrunk, fitted.width), min(box[3] * shrunk, fitted.height)
             # Bilinear with antialiasing, as torchvision's Resize does.
-            plain = plain.resize(size, Image.Resampling.BILINEAR, box=box, reducing_gap=3.0)
+            fitted = fitted.resize(size, Image.Resampling.BILINEAR, box=box, reducing_gap=3.0)
         if size != (width, height):
-            whole = Image.new(plain.mode, (width, height))
-            whole.paste(plain, ((width - size[0]) // 2, (height - size[1]) // 2))
-            plain = whole
-        return _as_array(plain, channels), original
+            whole = Image.new(fitted.mode, (width, height))
+            whole.paste(fitted, ((width - size[0]) // 2, (height - size[1]) // 2))
+            fitted = whole
+        return np.asarray(fitted).reshape(height, width, channels), original
 
 
 def data_url(image: np.ndarray, most: int | None = None) -> str:
@@ -94,7 +142,7 @@ def data_url(image: np.ndarray, most: int | None = None) -> str:
 
 def look_at(file: BinaryIO) -> Original:
     """Read what a picture is from its first bytes, without decoding it."""
-    with _without_warnings(), _telling_reasons(), _opened(file) as image:
+    with without_warnings(), _telling_reasons(), _opened(file) as image:
         if image.format == "PNG" and "exif" not in image.info:  # it would be decoded to look for EXIF at its end
             return Original(*image.size, image.mode)
         return _original(image)
@@ -102,11 +150,11 @@ def look_at(file: BinaryIO) -> Original:
 
 def has_colour(content: bytes) -> bool:
     """Tell whether a picture is more than grey, whatever it is stored as. Looked at small, and with some tolerance."""
-    with _without_warnings(), _telling_reasons(), _opened(_in_memory(content)) as image:
+    with without_warnings(), _telling_reasons(), _opened(_in_memory(content)) as image:
         if image.mode in ("1", "L", "LA", "F", "I") or image.mode.startswith("I;16"):
             return False
         image.draft(None, (64, 64))
-        small = _plain(image, 3)
+        small = _upright(image, 3)
         small.thumbnail((64, 64))
         pixels = np.asarray(small).astype(np.int16)
     spread = pixels.max(axis=2) - pixels.min(axis=2)
@@ -114,12 +162,29 @@ def has_colour(content: bytes) -> bool:
     return bool(spread.max() > 12)
 
 
+# Python's filters are those of all threads, so those that want quiet are counted.
+_quiet = threading.Lock(), ExitStack(), [0]
+
+
 @contextmanager
-def _without_warnings() -> Iterator[None]:
-    """Keep to ourselves what Pillow warns of: odd metadata, and sizes that Loupe has a limit of its own for."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="PIL")
+def without_warnings() -> Iterator[None]:
+    """Keep to ourselves what Pillow warns of: odd metadata, and sizes that Loupe has a limit of its own for.
+
+    The first of several threads that are within sets Python's filters, the last brings them back.
+    """
+    lock, filters, within = _quiet
+    with lock:
+        if not within[0]:
+            filters.enter_context(warnings.catch_warnings())
+            warnings.filterwarnings("ignore", module="PIL")
+        within[0] += 1
+    try:
         yield
+    finally:
+        with lock:
+            within[0] -= 1
+            if not within[0]:
+                filters.close()
 
 
 @contextmanager
@@ -128,7 +193,7 @@ def _telling_reasons() -> Iterator[None]:
     try:
         yield
     except Image.DecompressionBombError as error:
-        raise LoupeError(_too_large(None)) from error
+        raise LoupeError(_too_large(None, MAX_PIXELS_OF_ONE)) from error
     except (FileNotFoundError, NotADirectoryError):
         raise LoupeError("There is no such file. Check its name and folder.") from None
     except IsADirectoryError:
@@ -142,17 +207,24 @@ def _telling_reasons() -> Iterator[None]:
     except MemoryError:
         raise LoupeError("There is not enough memory to open the picture. Make it smaller first.") from None
     except Exception as error:  # decoders raise whatever the damage leads to
+        if reason := getattr(error, "strerror", None):  # this is the system's
+            raise LoupeError(f"The file cannot be read ({reason}). Check its name and its disk.") from error
         raise LoupeError(
             f"The picture is damaged or cut short ({reason_of(error)}). Get a whole copy of the file."
         ) from error
 
 
-def _content(source: Path | bytes) -> bytes:
-    if isinstance(source, bytes):
-        return source
-    if source.stat().st_size > MAX_FILE_BYTES:
-        raise LoupeError(f"The file is larger than {MAX_FILE_BYTES // 1_000_000} MB. Make the picture smaller first.")
-    return source.read_bytes()
+def read_file(path: Path) -> bytes:
+    """Read the file of a picture. Raises LoupeError with the reason when it cannot be had."""
+    with _telling_reasons():
+        # A pipe or a device would be waited for, or have no end.
+        if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
+            raise LoupeError("This is not a regular file. Name a picture.")
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise LoupeError(
+                f"The file is larger than {MAX_FILE_BYTES // 1_000_000} MB. Make the picture smaller first."
+            )
+        return path.read_bytes()
 
 
 def _in_memory(content: bytes) -> BinaryIO:
@@ -163,17 +235,33 @@ def _in_memory(content: bytes) -> BinaryIO:
 
 @cache
 def _formats() -> list[str]:
-    """List the formats of ours that this Pillow was built with."""
+    """List the formats of ours that this Pillow was built with, or that were added to it."""
+    if find_spec("pillow_heif"):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
     Image.init()
     return [name for name in FORMATS if name in Image.OPEN]
 
 
 @contextmanager
-def _opened(file: BinaryIO) -> Iterator[Image.Image]:
+def _opened(file: BinaryIO, most_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
     """Open a picture of one of the known formats, not yet decoded."""
-    with Image.open(file, formats=_formats()) as image:
-        if image.width * image.height > MAX_PIXELS:
-            raise LoupeError(_too_large(image.size))
+    try:
+        image = Image.open(file, formats=_formats())
+    except UnidentifiedImageError:
+        file.seek(4)
+        if file.read(8) in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypmsf1", b"ftyphevc") and not find_spec(
+            "pillow_heif"
+        ):
+            raise LoupeError(
+                "This is a HEIC picture, which needs pillow-heif. Run pip install pillow-heif and start again, or save "
+                "it as JPEG."
+            ) from None
+        raise
+    with image:
+        if image.width * image.height > most_pixels:
+            raise LoupeError(_too_large(image.size, most_pixels))
         yield image
 
 
@@ -185,15 +273,11 @@ def _original(image: Image.Image) -> Original:
     return Original(width, height, image.mode)
 
 
-def _plain(image: Image.Image, channels: int) -> Image.Image:
+def _upright(image: Image.Image, channels: int) -> Image.Image:
     """Decode a picture to upright grey or RGB."""
     image.load()
     ImageOps.exif_transpose(image, in_place=True)
-    return _on_white(_eight_bits(image)).convert("L" if channels == 1 else "RGB")
-
-
-def _as_array(plain: Image.Image, channels: int) -> np.ndarray:
-    return np.asarray(plain).reshape(plain.height, plain.width, channels)
+    return plain(image, channels)
 
 
 def _crop_box(original: Original, height: int, width: int) -> tuple[float, float, float, float]:
@@ -210,27 +294,6 @@ def _padded_size(original: Original, height: int, width: int) -> tuple[int, int]
     return max(1, min(width, round(original.width * scale))), max(1, min(height, round(original.height * scale)))
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Bring 16-bit and floating-point grey to 8 bits; Pillow's own conversion would clip it to white."""
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image).astype(np.uint32) // 257).astype(np.uint8))
-    if image.mode in ("I", "F"):
-        values = np.nan_to_num(np.asarray(image, dtype=np.float64))
-        highest = values.max()
-        full = next((full for full in (1.0, 255.0, 65535.0) if highest <= full), highest)
-        if image.mode == "I" and full == 1.0:
-            full = 255.0
-        return Image.fromarray((values.clip(0, full) / full * 255).round().astype(np.uint8))
-    return image
-
-
-def _on_white(image: Image.Image) -> Image.Image:
-    if not image.has_transparency_data:
-        return image
-    image = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-
-
-def _too_large(size: tuple[int, int] | None) -> str:
+def _too_large(size: tuple[int, int] | None, most_pixels: int) -> str:
     measured = f"has {size[0]:,} x {size[1]:,} pixels" if size else "unpacks to far more pixels than a photograph has"
-    return f"The picture {measured}; at most {MAX_PIXELS // 1_000_000} million are opened. Make it smaller first."
+    return f"The picture {measured}; at most {most_pixels // 1_000_000} million are opened. Make it smaller first."

@@ -1,8 +1,11 @@
 import io
 import re
 import struct
+import subprocess
+import sys
 import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +13,19 @@ import pytest
 from PIL import Image, ImageOps
 
 from engine.errors import LoupeError
-from engine.pictures import FITS, MAX_PIXELS, SUFFIXES, Original, fit_picture, has_colour, look_at, open_picture
+from engine.pictures import (
+    FITS,
+    MAX_PIXELS_OF_ONE,
+    SUFFIXES,
+    Original,
+    fit_picture,
+    has_colour,
+    look_at,
+    open_picture,
+    without_warnings,
+)
+from engine.paths import PROJECT_ROOT
+from engine.pixels import MOST_PIXELS, as_pixels
 
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
 
@@ -21,13 +36,17 @@ def encode(image: Image.Image, format: str, **options) -> bytes:
     return content.getvalue()
 
 
+def pixels_of(source: Path | bytes, channels: int) -> np.ndarray:
+    return open_picture(source, channels).pixels
+
+
 def noise(height: int = 9, width: int = 7) -> np.ndarray:
     return np.random.randint(0, 256, (height, width, 3)).astype(np.uint8)
 
 
 def refusal(source: Path | bytes, channels: int = 3) -> str:
     with pytest.raises(LoupeError) as refused:
-        open_picture(source, channels)
+        pixels_of(source, channels)
     message = str(refused.value)
     assert "\n" not in message
     assert message.endswith(".")
@@ -40,18 +59,18 @@ def test_a_picture_from_a_file_or_from_memory_is_its_pixels(tmp_path):
     file = tmp_path / "noise.png"
     file.write_bytes(encode(Image.fromarray(pixels), "PNG"))
     for source in (file, file.read_bytes()):
-        opened = open_picture(source, 3)
+        opened = pixels_of(source, 3)
         assert opened.dtype == np.uint8
         np.testing.assert_array_equal(opened, pixels)
 
 
 def test_grey_is_the_luminance_and_colour_of_grey_is_grey():
     pixels = noise()
-    grey = open_picture(encode(Image.fromarray(pixels), "PNG"), 1)
+    grey = pixels_of(encode(Image.fromarray(pixels), "PNG"), 1)
     assert grey.shape == (9, 7, 1)
     np.testing.assert_allclose(grey[..., 0], pixels @ [0.299, 0.587, 0.114], atol=1)
 
-    colour = open_picture(encode(Image.fromarray(grey[..., 0]), "PNG"), 3)
+    colour = pixels_of(encode(Image.fromarray(grey[..., 0]), "PNG"), 3)
     np.testing.assert_array_equal(colour, grey.repeat(3, axis=2))
 
 
@@ -72,19 +91,19 @@ def test_pictures_stand_as_their_exif_says(orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     content = encode(Image.fromarray(np.ascontiguousarray(stored)), "PNG", exif=exif)
-    np.testing.assert_array_equal(open_picture(content, 3), upright)
+    np.testing.assert_array_equal(pixels_of(content, 3), upright)
 
 
 @pytest.mark.parametrize("format", ["PNG", "TIFF", "BMP", "PPM", "TGA", "GIF"])
 def test_formats_without_loss_give_back_their_pixels(format):
     grey = noise()[..., 0]
-    np.testing.assert_array_equal(open_picture(encode(Image.fromarray(grey), format), 1)[..., 0], grey)
+    np.testing.assert_array_equal(pixels_of(encode(Image.fromarray(grey), format), 1)[..., 0], grey)
 
 
 @pytest.mark.parametrize("format", ["JPEG", "WEBP", "JPEG2000"])
 def test_photographic_formats_come_close(format):
     pixels = np.full((16, 16, 3), (200, 100, 50), np.uint8)
-    opened = open_picture(encode(Image.fromarray(pixels), format), 3)
+    opened = pixels_of(encode(Image.fromarray(pixels), format), 3)
     np.testing.assert_allclose(opened, pixels.astype(int), atol=6)
 
 
@@ -92,23 +111,23 @@ def test_every_suffix_that_is_offered_is_of_a_format_that_is_opened():
     formats = {Image.registered_extensions()[f".{suffix}"] for suffix in SUFFIXES}
     picture = Image.fromarray(noise(32, 32))
     for format in formats:
-        assert open_picture(encode(picture, format), 3).shape == (32, 32, 3), format
+        assert pixels_of(encode(picture, format), 3).shape == (32, 32, 3), format
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I", "F", "I;16"])
 def test_every_mode_comes_in_the_channels_asked_for(mode, channels):
     picture = Image.new(mode, (7, 9))
-    assert open_picture(encode(picture, "TIFF"), channels).shape == (9, 7, channels)
+    assert pixels_of(encode(picture, "TIFF"), channels).shape == (9, 7, channels)
 
 
 def test_cmyk_is_converted_to_what_it_shows():
     paper_and_ink = np.zeros((1, 3, 4), np.uint8)  # white
     paper_and_ink[0, 1] = (0, 255, 255, 0)  # magenta and yellow
     paper_and_ink[0, 2] = (0, 0, 0, 255)  # black
-    opened = open_picture(encode(Image.fromarray(paper_and_ink, "CMYK"), "TIFF"), 3)
+    opened = pixels_of(encode(Image.fromarray(paper_and_ink, "CMYK"), "TIFF"), 3)
     np.testing.assert_allclose(opened[0], [WHITE, RED, (0, 0, 0)], atol=2)
-    grey = open_picture(encode(Image.new("CMYK", (8, 8), (0, 0, 0, 0)), "JPEG"), 1)
+    grey = pixels_of(encode(Image.new("CMYK", (8, 8), (0, 0, 0, 0)), "JPEG"), 1)
     assert grey.min() > 250
 
 
@@ -116,39 +135,39 @@ def test_cmyk_is_converted_to_what_it_shows():
 def test_16_bits_are_scaled_and_not_clipped(format):
     levels = np.array([[0, 257, 1000, 32768, 65000, 65535]], np.uint16)
     content = encode(Image.fromarray(levels), format)
-    np.testing.assert_allclose(open_picture(content, 1)[0, :, 0], levels[0] / 257, atol=1)
-    assert open_picture(content, 3)[0, :, 2].tolist() == open_picture(content, 1)[0, :, 0].tolist()
+    np.testing.assert_allclose(pixels_of(content, 1)[0, :, 0], levels[0] / 257, atol=1)
+    assert pixels_of(content, 3)[0, :, 2].tolist() == pixels_of(content, 1)[0, :, 0].tolist()
 
 
 @pytest.mark.parametrize("white", [1.0, 255.0, 65535.0])
 def test_floats_are_scaled_by_the_white_that_they_fit_under(white):
     shares = np.array([[0, 0.25, 0.5, 1]], np.float32)
-    opened = open_picture(encode(Image.fromarray(shares * white), "TIFF"), 1)
+    opened = pixels_of(encode(Image.fromarray(shares * white), "TIFF"), 1)
     np.testing.assert_allclose(opened[0, :, 0], shares[0] * 255, atol=1)
 
 
 def test_floats_that_are_no_level_are_black():
     levels = np.array([[np.nan, -3, 0.5, 1]], np.float32)
-    opened = open_picture(encode(Image.fromarray(levels), "TIFF"), 1)
+    opened = pixels_of(encode(Image.fromarray(levels), "TIFF"), 1)
     np.testing.assert_allclose(opened[0, :, 0], [0, 0, 127.5, 255], atol=1)
 
 
 def test_one_bit_is_black_and_white():
     bits = np.array([[True, False, True]])
-    assert open_picture(encode(Image.fromarray(bits), "PNG"), 1)[0, :, 0].tolist() == [255, 0, 255]
+    assert pixels_of(encode(Image.fromarray(bits), "PNG"), 1)[0, :, 0].tolist() == [255, 0, 255]
 
 
 def test_transparency_is_laid_on_white():
     pixels = np.zeros((1, 3, 4), np.uint8)
     pixels[0, :] = [(*RED, 255), (*RED, 0), (*RED, 128)]
-    opened = open_picture(encode(Image.fromarray(pixels), "PNG"), 3)
+    opened = pixels_of(encode(Image.fromarray(pixels), "PNG"), 3)
     np.testing.assert_allclose(opened[0], [RED, WHITE, (255, 127, 127)], atol=1)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_grey_with_transparency_is_laid_on_white(channels):
     pixels = np.array([[(40, 255), (40, 0)]], np.uint8)
-    opened = open_picture(encode(Image.fromarray(pixels, "LA"), "PNG"), channels)
+    opened = pixels_of(encode(Image.fromarray(pixels, "LA"), "PNG"), channels)
     assert opened[0].tolist() == [[40] * channels, [255] * channels]
 
 
@@ -156,9 +175,9 @@ def test_a_palette_with_a_transparent_colour_is_laid_on_white():
     picture = Image.new("P", (2, 1))
     picture.putpalette([*RED, *BLUE])
     picture.putpixel((1, 0), 1)
-    assert open_picture(encode(picture, "PNG"), 3)[0].tolist() == [list(RED), list(BLUE)]
-    assert open_picture(encode(picture, "PNG", transparency=1), 3)[0].tolist() == [list(RED), [255, 255, 255]]
-    assert open_picture(encode(picture, "PNG", transparency=b"\x00\xff"), 3)[0].tolist() == [
+    assert pixels_of(encode(picture, "PNG"), 3)[0].tolist() == [list(RED), list(BLUE)]
+    assert pixels_of(encode(picture, "PNG", transparency=1), 3)[0].tolist() == [list(RED), [255, 255, 255]]
+    assert pixels_of(encode(picture, "PNG", transparency=b"\x00\xff"), 3)[0].tolist() == [
         [255, 255, 255],
         list(BLUE),
     ]
@@ -169,7 +188,7 @@ def test_of_an_animation_the_first_frame_is_taken():
     content = encode(red, "GIF", save_all=True, append_images=[blue])
     with Image.open(io.BytesIO(content)) as animation:
         assert animation.n_frames == 2
-    np.testing.assert_array_equal(open_picture(content, 3), np.full((3, 4, 3), RED))
+    np.testing.assert_array_equal(pixels_of(content, 3), np.full((3, 4, 3), RED))
 
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP"])
@@ -186,7 +205,7 @@ def test_wherever_it_is_cut_or_scratched_it_is_opened_or_refused(format):
     for place in range(0, len(content), 3):
         for damaged in (content[:place], content[:place] + b"\xff\x00\x80" + content[place + 3 :]):
             try:
-                assert open_picture(damaged, 1).shape[2] == 1
+                assert pixels_of(damaged, 1).shape[2] == 1
             except LoupeError:
                 refusal(damaged)
 
@@ -219,9 +238,9 @@ def png_of_size(width: int, height: int) -> bytes:
 
 
 def test_more_pixels_than_the_most_are_refused_by_their_number():
-    assert MAX_PIXELS == 10_000 * 10_000
-    assert refusal(png_of_size(10_000, 10_001)) == (
-        "The picture has 10,000 x 10,001 pixels; at most 100 million are opened. Make it smaller first."
+    assert 12_000 * 12_000 < MAX_PIXELS_OF_ONE < 13_342**2
+    assert refusal(png_of_size(13_341, 13_343)) == (
+        "The picture has 13,341 x 13,343 pixels; at most 178 million are opened. Make it smaller first."
     )
     assert "cut short" in refusal(png_of_size(10, 10))  # it is the number that is refused
 
@@ -229,7 +248,7 @@ def test_more_pixels_than_the_most_are_refused_by_their_number():
 @pytest.mark.parametrize("side", [20_000, 2**31 - 1])
 def test_a_decompression_bomb_is_refused(side):
     message = refusal(png_of_size(side, side))
-    assert message.endswith("at most 100 million are opened. Make it smaller first.")
+    assert message.endswith("at most 178 million are opened. Make it smaller first.")
 
 
 def test_warnings_of_pillow_are_kept_from_the_person():
@@ -238,6 +257,102 @@ def test_warnings_of_pillow_are_kept_from_the_person():
         warnings.simplefilter("always")
         assert "cut short" in refusal(png_of_size(9_500, 10_000), channels=1)
     assert [str(warning.message) for warning in told] == []
+
+
+# Pictures larger than are kept whole
+
+
+@pytest.fixture
+def few_pixels(monkeypatch):
+    """Have pictures of more than 4,096 pixels shrunk, which need not be large then."""
+    monkeypatch.setattr("engine.pixels.MOST_PIXELS", 64 * 64)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "CMYK", "1", "I;16", "F", "LA"])
+@pytest.mark.parametrize("size", [(200, 130), (129, 300), (65, 64)], ids=str)
+def test_a_large_picture_is_averaged_over_squares_of_pixels(few_pixels, mode, size):
+    grey = Image.fromarray(smooth(*size)).convert("L")
+    image = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257) if mode == "I;16" else grey.convert(mode)
+    step = int(np.ceil(np.sqrt(size[0] * size[1] / 4096)))
+    for channels in (1, 3):
+        pixels = as_pixels(image.copy(), channels)
+        assert pixels.shape == (-(-size[0] // step), -(-size[1] // step), channels)
+        assert pixels.shape[0] * pixels.shape[1] <= 4096 + sum(pixels.shape[:2])
+        whole = np.asarray(image.convert("L") if mode not in ("I;16", "F") else grey).astype(float)
+        inside = size[0] // step, size[1] // step
+        squares = whole[: inside[0] * step, : inside[1] * step].reshape(inside[0], step, inside[1], step)
+        difference = pixels[: inside[0], : inside[1], 0] - squares.mean(axis=(1, 3))
+        # Values of floating point are brought to 255 by the largest there is, which averaging lowers.
+        assert np.abs(difference).max() <= (3 if mode != "F" else 8)
+
+
+def test_of_a_large_jpeg_less_is_decoded_and_it_is_turned(few_pixels):
+    picture = Image.fromarray(smooth(400, 200))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    opened = open_picture(encode(picture, "JPEG", exif=exif, quality=95), 3)
+    assert (opened.original.width, opened.original.height) == (400, 200)
+    height, width = opened.pixels.shape[:2]
+    assert 1 <= width / height / 2 < 1.05
+    assert height * width <= 64 * 64 + height + width
+    expected = np.rot90(smooth(400, 200), -1)[:: 200 // height][:height, :: 400 // width][:, :width].astype(int)
+    assert np.corrcoef(expected.ravel(), opened.pixels.ravel())[0, 1] > 0.99
+
+
+def test_pictures_of_cameras_are_opened_whole():
+    assert MOST_PIXELS == 4096 * 4096
+    assert pixels_of(encode(Image.new("L", (4000, 3000)), "PNG"), 1).shape == (3000, 4000, 1)
+
+
+# What is said of a picture
+
+
+@pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG"])
+def test_of_an_animation_the_first_frame_is_opened_and_that_is_said(format):
+    frames = [Image.new("RGB", (8, 8), colour) for colour in (RED, BLUE, WHITE)]
+    film = open_picture(encode(frames[0], format, save_all=True, append_images=frames[1:], duration=100), 3)
+    assert film.note == "An animation: its first frame."
+    np.testing.assert_allclose(film.pixels[4, 4], RED, atol=8)
+    assert open_picture(encode(frames[0], format), 3).note == ""
+
+
+def test_the_pages_of_a_document_are_no_animation():
+    pages = [Image.new("RGB", (8, 8), colour) for colour in (RED, BLUE)]
+    assert open_picture(encode(pages[0], "TIFF", save_all=True, append_images=pages[1:]), 3).note == ""
+
+
+def test_what_an_iphone_makes_is_opened():
+    pillow_heif = pytest.importorskip("pillow_heif", reason="HEIC is read where pillow-heif is installed")
+    content = io.BytesIO()
+    pillow_heif.from_pillow(Image.fromarray(smooth(64, 48))).save(content, quality=95)
+    opened = pixels_of(content.getvalue(), 3)
+    assert np.abs(opened.astype(int) - smooth(64, 48)).mean() < 4
+    assert "heic" in SUFFIXES
+
+
+def test_without_pillow_heif_it_is_said_that_it_is_needed():
+    code = (
+        "import sys; sys.modules['pillow_heif'] = None\n"
+        "import importlib.util as util\n"
+        "find = util.find_spec\n"
+        "util.find_spec = lambda name: None if name == 'pillow_heif' else find(name)\n"
+        "from engine.pictures import SUFFIXES, open_picture\n"
+        "assert 'heic' not in SUFFIXES\n"
+        "open_picture(b'\\0\\0\\0\\x18ftypheic' + bytes(64), 3)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], cwd=PROJECT_ROOT, capture_output=True, text=True)
+    assert "This is a HEIC picture, which needs pillow-heif. Run pip install pillow-heif" in ended.stderr
+
+
+def test_threads_may_open_pictures_at_the_same_time_and_the_filters_come_back():
+    before = list(warnings.filters)
+    content = encode(Image.fromarray(noise(300, 300)), "PNG")
+    with ThreadPoolExecutor(4) as pool:
+        for pixels in pool.map(lambda _: pixels_of(content, 3), range(64)):
+            assert pixels.shape == (300, 300, 3)
+    assert warnings.filters == before
+    with without_warnings():
+        assert warnings.filters != before
 
 
 # Pictures brought to a size
