@@ -1,6 +1,7 @@
 """A trained run that classifies: splits of its dataset, and any picture."""
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from engine.dataset import Dataset
 from engine.errors import LoupeError
 from engine.features import Extractor
 from engine.inference import logits_in_batches
+from engine.ink import normalize_ink
 from engine.model_file import load_model
 from engine.models import backbone_of, feature_count
 from engine.paths import writing_to
@@ -64,6 +66,16 @@ class Classifier:
         # A copy: torch warns about arrays that it may not write to, as those of Pillow are.
         (probabilities,) = self.probabilities(np.array(picture)[np.newaxis])
         return probabilities[0], seen
+
+    def normalize(self, picture: np.ndarray) -> tuple[np.ndarray, str]:
+        """Bring a picture of ink, dark on light say, into the form of the training images where those are of strokes.
+
+        picture: as for ``classify``. Returns what to classify in its place and what was done in words, or the very
+        picture and no words.
+        """
+        height, width, _ = self.preprocessing.image_shape
+        ink = self.preprocessing.ink
+        return normalize_ink(picture, height, width, **asdict(ink)) if ink else (picture, "")
 
     def see(self, picture: np.ndarray) -> np.ndarray:
         """Return what the model sees of a picture, before scaling: uint8, of the model's size."""

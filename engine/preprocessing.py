@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from engine.dataset import Dataset
 from engine.errors import LoupeError
+from engine.ink_style import InkStyle, measure_ink_style
 from engine.statistics import mean_and_deviation, pixel_levels
 
 
@@ -20,12 +21,14 @@ class Preprocessing:
     shape: height and width of what the model sees, and the channels of images as they are stored; or the number of
     features of a row. mean, deviation: for each channel that the model sees, on the scale 0..1, or for each feature;
     it sees (value - mean) / deviation. Where it sees three channels of images that have one, all three are that one.
+    ink: how the training images hold their ink, where they are small, grey, and light strokes on dark.
     """
 
     shape: tuple[int, ...]
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
     classes: tuple[str, ...]
+    ink: InkStyle | None = None
 
     @property
     def is_of_images(self) -> bool:
@@ -55,8 +58,9 @@ class Preprocessing:
         values = dict(values)
         if "height" in values:  # of models saved when there were images only
             values["shape"] = [values.pop(name) for name in ("height", "width", "channels")]
+        ink = values.pop("ink", None)  # models saved before it was looked at have none
         plain: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-        return cls(**plain)
+        return cls(**plain, ink=InkStyle(**ink) if ink else None)
 
 
 def preprocessing_for(
@@ -74,7 +78,9 @@ def preprocessing_for(
     channels = channels or stored
     if len(mean) != channels:  # alike for all channels, or of grey images
         mean, deviation = (sum(mean) / len(mean),) * channels, (sum(deviation) / len(deviation),) * channels
-    return Preprocessing((*(size or (height, width)), stored), tuple(mean), tuple(deviation), dataset.classes)
+    shape = (*(size or (height, width)), stored)
+    ink = measure_ink_style(dataset.splits["train"].images)
+    return Preprocessing(shape, tuple(mean), tuple(deviation), dataset.classes, ink)
 
 
 def _measured(dataset: Dataset) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -148,10 +154,12 @@ class Preprocess(nn.Module):
     def resize(self, images: Tensor) -> Tensor:
         """Bring images to the model's size: uint8 or float32, still on the scale 0..255, channels before height."""
         pixels = images.permute(0, 3, 1, 2)  # of channels-last pixels this is channels_last memory order already
-        if pixels.shape[2:] == self.size:
-            return pixels
+        return pixels if pixels.shape[2:] == self.size else self.resample(middle(pixels, self.size))
+
+    def resample(self, pixels: Tensor) -> Tensor:
+        """Resize images of the model's shape, channels before height; those of its size stay as they are."""
         return functional.interpolate(
-            middle(pixels, self.size).float(), size=self.size, mode="bilinear", antialias=True, align_corners=False
+            pixels.float(), size=self.size, mode="bilinear", antialias=True, align_corners=False
         )
 
     def forward(self, images: Tensor) -> Tensor:
@@ -160,9 +168,13 @@ class Preprocess(nn.Module):
 
 def middle(pixels: Tensor, size: tuple[int, int]) -> Tensor:
     """Cut the middle out of images, (..., height, width), in the shape of a size: as large as fits."""
-    wanted_height, wanted_width = size
-    height, width = pixels.shape[-2:]
-    shape = wanted_width / wanted_height
-    rows, columns = max(1, min(height, round(width / shape))), max(1, min(width, round(height * shape)))
-    top, left = (height - rows) // 2, (width - columns) // 2
+    top, left, rows, columns = middle_box(pixels.shape[-2], pixels.shape[-1], size)
     return pixels[..., top : top + rows, left : left + columns]
+
+
+def middle_box(height: int, width: int, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Return where the middle of images is: top, left, rows, columns. In an export height and width are symbols."""
+    tall, wide = size
+    rows: Any = torch.sym_max(1, torch.sym_min(height, (2 * width * tall + wide) // (2 * wide)))
+    columns: Any = torch.sym_max(1, torch.sym_min(width, (2 * height * wide + tall) // (2 * tall)))
+    return (height - rows) // 2, (width - columns) // 2, rows, columns

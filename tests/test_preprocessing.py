@@ -9,6 +9,7 @@ from torch.nn import functional
 from engine.dataset import Dataset, Split, open_dataset, save_dataset
 from engine.errors import LoupeError
 from engine.inference import as_tensor
+from engine.ink_style import measure_ink_style
 from engine.preprocessing import FIXED, Preprocess, Preprocessing, Standardize, build_preprocess, preprocessing_for
 from engine.recipes import FIELDS
 
@@ -152,6 +153,36 @@ def test_one_that_was_written_when_there_were_images_only_is_read():
     older = {"height": 6, "width": 4, "channels": 1, "mean": [0.1], "deviation": [0.3], "classes": ["one", "two"]}
     assert Preprocessing.from_dict(older) == Preprocessing((6, 4, 1), (0.1,), (0.3,), ("one", "two"))
     assert "height" in older  # which is the caller's
+
+
+def strokes(count: int = 20, side: int = 12) -> np.ndarray:
+    """Draw light bars on dark, uint8 (count, side, side, 1)."""
+    images = np.zeros((count, side, side, 1), np.uint8)
+    for image in images:
+        top, left = np.random.randint(1, 3), np.random.randint(1, side - 3)
+        image[top : top + 8, left : left + 2] = 255
+    return images
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_style_of_the_ink_is_that_of_the_training_images(channels):
+    images = strokes()
+    preprocessing = preprocessing_for(dataset_of(images), "half", size=(24, 24), channels=channels)
+    assert preprocessing.ink == measure_ink_style(images)
+    assert preprocessing.ink is not None
+    assert preprocessing.ink.box == pytest.approx(8 / 12)
+    again = Preprocessing.from_dict(json.loads(json.dumps(preprocessing.as_dict())))
+    assert again == preprocessing
+    assert again.ink == preprocessing.ink
+    assert hash(again) == hash(preprocessing)
+
+
+def test_of_other_images_and_of_models_saved_before_there_is_no_style_of_ink():
+    assert preprocessing_for(dataset_of(strokes().repeat(3, axis=3)), "half").ink is None
+    assert preprocessing_for(dataset_of(255 - strokes()), "half").ink is None
+    saved = preprocessing_for(dataset_of(strokes()), "half").as_dict()
+    assert saved.pop("ink")
+    assert Preprocessing.from_dict(saved).ink is None
 
 
 def test_what_it_keeps_is_of_the_dataset():
