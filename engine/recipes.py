@@ -551,6 +551,22 @@ def find_recipe(name: str) -> Recipe:
     return RECIPES[name]
 
 
+def settings_in_words(recipe: Recipe, item: str) -> list[tuple[str, str]]:
+    """Say each field's value as --set takes it, with its unit. item: what the dataset is of, ``image`` or ``row``."""
+    return [
+        (name, _in_words(getattr(recipe, name), about.metadata["unit"].replace("image", item)))
+        for name, about in FIELDS.items()
+    ]
+
+
+def _in_words(value: object, unit: str) -> str:
+    """Say a setting as --set takes it, with its unit."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = f"{value:g}" if isinstance(value, float) else str(value) or '""'
+    return f"{text} {unit[:-1] if value == 1 else unit}" if unit else text
+
+
 def published(recipe: Recipe) -> dict[str, Any] | None:
     """Return the figures published for a recipe, or None once a field that decides the result differs."""
     original = RECIPES.get(recipe.name)

@@ -31,7 +31,7 @@ from engine.origins import open_origins
 from engine.paths import replacing
 from engine.pictures import JPEG_FROM_PIXELS, data_url
 from engine.predictions import Predictions, load_predictions
-from engine.recipes import FIELDS, published_in_words
+from engine.recipes import published_in_words, settings_in_words
 from engine.records import Epoch
 from engine.runs import Run
 from engine.selection import in_order, select
@@ -120,10 +120,7 @@ def report_html(run: Run, predictions: Predictions, dataset: Dataset | None) -> 
         "curves": [_curves(history, "loss"), _curves(history, "accuracy")] if history.epochs else [],
         "best": best_epoch(history),
         "history": history,
-        "settings": [
-            (name, _in_words(getattr(recipe, name), about.metadata["unit"].replace("image", item)))
-            for name, about in FIELDS.items()
-        ],
+        "settings": settings_in_words(recipe, item),
     }
     return _template().render(context)
 
@@ -163,14 +160,6 @@ class Pictures:
     def file(self, row: int) -> str | None:
         """Return the name of the file that an image came from, where it came from one."""
         return shown(self._origins.of(int(self._predictions.indices[row]))["file"]) if self._origins else None
-
-
-def _in_words(value: object, unit: str) -> str:
-    """Say a setting as --set takes it, with its unit."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    text = f"{value:g}" if isinstance(value, float) else str(value) or '""'
-    return f"{text} {unit[:-1] if value == 1 else unit}" if unit else text
 
 
 def _without_twins(predictions: Predictions, dataset: Dataset | None) -> Predictions | None:

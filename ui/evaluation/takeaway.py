@@ -1,4 +1,4 @@
-"""What can be taken away from an evaluation, made when it is asked for."""
+"""What can be taken away: the model, and its evaluation; each made when it is asked for."""
 
 import json
 from typing import Any
@@ -13,9 +13,13 @@ from engine.metrics import report
 from engine.origins import open_origins
 from engine.predictions import Predictions
 from engine.runs import Run, dataset_of
+from ui.exporting import show_exports
 
 
 def show_downloads(run: Run, predictions: Predictions, result: dict) -> None:
+    st.subheader("The model")
+    show_exports(run)
+    st.subheader("Its evaluation")
     item, stem = item_of(run.recipe.dataset), f"{run.id}-{predictions.split}"
     offers = (
         (

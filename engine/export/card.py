@@ -1,0 +1,85 @@
+"""``MODEL_CARD.md``: what an exported model is, how good it is, on what, and where that ends."""
+
+import re
+from typing import Any
+
+from engine.catalogue import item_of
+from engine.dataset import Dataset, is_prepared, open_dataset
+from engine.errors import LoupeError
+from engine.evaluation import evaluation
+from engine.export.proof import LIMIT, Proof
+from engine.export.standalone import templates
+from engine.metrics import most_confused
+from engine.model_file import load_preprocessing
+from engine.predictions import Predictions, load_predictions
+from engine.recipes import settings_in_words
+from engine.runs import Run
+from engine.words import SPLIT_NAMES, counted, listed, shown
+
+# The classes that are recognised least, and the pairs that are confused most, in the limits.
+WORST, PAIRS = 3, 3
+
+
+def model_card(run: Run, model: str, proof: Proof) -> str:
+    """Write the card of an exported model. model: the name of its file."""
+    recipe, preprocessing, history = run.recipe, load_preprocessing(run.weights), run.history()
+    dataset = open_dataset(recipe.dataset) if is_prepared(recipe.dataset) else None
+    predictions = _predictions(run)
+    result = evaluation(run.id, predictions) if predictions else None
+    item = item_of(recipe.dataset)
+    context: dict[str, Any] = {
+        "run": run,
+        "recipe": recipe,
+        "model": model,
+        "onnx": model.endswith(".onnx"),
+        "preprocessing": preprocessing,
+        "item": item,
+        "names": preprocessing.classes,
+        "result": result,
+        "right": int(predictions.right.sum()) if predictions else 0,
+        "split": SPLIT_NAMES.get(predictions.split, predictions.split) if predictions else "",
+        "worst": sorted(result["per_class"], key=lambda row: row["recall"])[:WORST] if result else [],
+        "pairs": _pairs(predictions),
+        "source": dataset.source if dataset else None,
+        "fingerprint": history.started.fingerprint if history.started else None,
+        "counts": _counts(dataset, item),
+        "trained_on": history.started.train_count if history.started else None,
+        "settings": settings_in_words(recipe, item),
+        "made": run.made,
+        "proof": proof,
+        "limit": LIMIT,
+    }
+    environment = templates()
+    environment.filters |= {"plain": plain, "counted": counted}
+    return environment.get_template("card.md.jinja").render(context)
+
+
+def plain(text: object) -> str:
+    """Make Markdown that shows a text as it is: names of classes and files may be anything."""
+    return re.sub(r"([\\`*_\[\]<>|~$&])", r"\\\1", shown(str(text)))
+
+
+def _predictions(run: Run) -> Predictions | None:
+    """Return what the run answered on its test images, or validation images, if it did."""
+    for split in ("test", "val"):
+        if run.predictions(split).exists():
+            try:
+                return load_predictions(run.predictions(split))
+            except LoupeError:
+                continue
+    return None
+
+
+def _pairs(predictions: Predictions | None) -> list[str]:
+    if not predictions:
+        return []
+    return [
+        f"{plain(truth)} taken for {plain(answer)} ({count:,} of {total:,})"
+        for truth, answer, count, total in most_confused(predictions, PAIRS)
+    ]
+
+
+def _counts(dataset: Dataset | None, item: str) -> str:
+    if not dataset:
+        return ""
+    return listed(counted(len(split), f"{SPLIT_NAMES[name]} {item}") for name, split in dataset.splits.items())

@@ -1,0 +1,83 @@
+"""The files that a model is written to: an ONNX graph, a torch.export program, and its bare weights."""
+
+import contextlib
+import io
+import json
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+
+from engine.errors import LoupeError
+from engine.export.portable import example_of, load_portable, metadata_of
+from engine.model_file import load_model, load_preprocessing
+from engine.runs import Run
+from engine.words import in_bytes
+
+OPSET = 20
+INPUT, OUTPUT = "images", "probabilities"
+ROWS = "rows"
+# Protocol buffers, which ONNX files are, hold no more.
+MOST_OF_ONNX = 2_000_000_000
+
+
+def write_onnx(run: Run, path: Path) -> None:
+    """Write a run's model as one ONNX file, for onnxruntime on any system."""
+    size = run.weights.stat().st_size
+    if size > MOST_OF_ONNX:
+        raise LoupeError(
+            f"The weights of {run.id} take {in_bytes(size)}, and one ONNX file holds 2 GB. "
+            "Export it with --format torch."
+        )
+    preprocessing = load_preprocessing(run.weights)
+    portable = load_portable(run)
+    example, sizes = example_of(portable, preprocessing)
+    with _quiet():
+        program: Any = torch.onnx.export(
+            portable,
+            example,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[INPUT if preprocessing.is_of_images else ROWS],
+            output_names=[OUTPUT],
+            dynamic_shapes=sizes,
+            verbose=False,
+        )
+        program.model.metadata_props.update(metadata_of(run, preprocessing))
+        program.save(path, external_data=False)
+
+
+def write_program(run: Run, path: Path) -> None:
+    """Write a run's model as a program of torch.export, with the same signature."""
+    preprocessing = load_preprocessing(run.weights)
+    portable = load_portable(run)
+    example, sizes = example_of(portable, preprocessing)
+    with _quiet():
+        program = torch.export.export(portable, example, dynamic_shapes=sizes)
+        torch.export.save(program, path, extra_files={"loupe.json": json.dumps(metadata_of(run, preprocessing))})
+
+
+def write_weights(run: Run, folder: Path) -> None:
+    """Write a run's weights, by the names of the network's own modules, and what is needed to use them as JSON."""
+    model, preprocessing = load_model(run.weights)
+    weights = {name: value.contiguous() for name, value in model.state_dict().items()}
+    (folder / "weights.safetensors").write_bytes(save(weights))
+    about = {
+        "run": run.id,
+        "model": run.recipe.model,
+        "head": run.recipe.head,
+        "classes": list(preprocessing.classes),
+        "preprocessing": {name: value for name, value in preprocessing.as_dict().items() if name != "classes"},
+    }
+    (folder / "weights.json").write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep to ourselves what the exporters print and warn of: progress, and workings of their own."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield

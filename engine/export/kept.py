@@ -1,0 +1,87 @@
+"""Exports that are kept with their run: made once, by a process of its own, for pages to offer."""
+
+import json
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.errors import LoupeError
+from engine.export.proof import Proof
+from engine.paths import PROJECT_ROOT, child_environment, writing_to
+from engine.runs import Run
+
+
+@dataclass(frozen=True)
+class Kept:
+    """An export of a run's weights as they are now: its folder, and its proof."""
+
+    folder: Path
+    proof: Proof
+
+    def write_zip(self, path: Path) -> None:
+        """Write its files into a zip, in a folder of the run's name."""
+        with zipfile.ZipFile(path, "w") as archive:
+            for file in sorted(self.folder.iterdir()):
+                archive.write(file, f"{self.folder.parent.parent.name}/{file.name}")
+
+    @property
+    def bytes(self) -> int:
+        return sum(file.stat().st_size for file in self.folder.iterdir())
+
+
+def _place(run: Run, format: str) -> tuple[Path, Path]:
+    """Return where an export of a run is kept, and where it is written of which weights it is."""
+    folder = run.path / "exports"
+    return folder / format, folder / f"{format}.json"
+
+
+def find_export(run: Run, format: str) -> Kept | None:
+    """Return the export that is kept of a run's weights; None where there is none, or it is of earlier weights."""
+    folder, about = _place(run, format)
+    try:
+        known = json.loads(about.read_text())
+        if known["weights"] == run.weights.stat().st_mtime_ns and folder.is_dir():
+            return Kept(folder, Proof(**known["proof"]))
+    except (OSError, ValueError, TypeError, KeyError):
+        pass
+    return None
+
+
+def make_export(run: Run, format: str, tell: Callable[[str], object]) -> None:
+    """Export a run in a process of its own, and keep it, telling what is being done; raises LoupeError if it fails.
+
+    Whoever asked may be stopped meanwhile: the process then ends too.
+    """
+    folder, about = _place(run, format)
+    weights = run.weights.stat().st_mtime_ns
+    with writing_to(run.path):
+        about.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.parent.mkdir(exist_ok=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "engine", "export", run.id, "--format", format, "--json", str(folder)],
+        cwd=PROJECT_ROOT,
+        env=child_environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    with process:
+        try:
+            said = ""
+            for line in process.stderr or ():
+                said = line.strip()
+                tell(said)
+            document = (process.stdout.read() if process.stdout else "").strip()
+        finally:
+            process.kill()
+    if process.returncode:
+        raise LoupeError(said.removeprefix("error: ") or "The export ended without a word: memory may have run out.")
+    with writing_to(run.path):
+        about.write_text(json.dumps({"weights": weights, "proof": json.loads(document)["proof"]}) + "\n")

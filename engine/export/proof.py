@@ -1,0 +1,136 @@
+"""The proof of an export: loaded again without Loupe, it must answer as the run does."""
+
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from engine.dataset import is_prepared, open_dataset
+from engine.errors import LoupeError
+from engine.runs import Run
+from engine.words import counted
+
+if TYPE_CHECKING:
+    from engine.classifier import Classifier
+
+IMAGES = 100
+LIMIT = 1e-4
+# Batches of other sizes than the model's, which it has to resize: height and width.
+ODD_SIZES = ((45, 57), (200, 131), (9, 300), (1, 1))
+ODD_IMAGES = 4
+STORED = "as stored"
+REPLAY = Path(__file__).with_name("replay.py")
+SECONDS = 600
+
+
+@dataclass(frozen=True)
+class Proof:
+    """How an export's answers compare with the run's.
+
+    images: how many were compared as they are stored, and inputs: what they are, in words. resized: so many more were
+    of other sizes. largest: difference in probability among all. different: how many of all have another answer.
+    """
+
+    images: int
+    inputs: str
+    resized: int
+    largest: float
+    different: int
+
+    def in_words(self) -> str:
+        more = f", and on {self.resized:,} of them brought to other sizes" if self.resized else ""
+        return (
+            f"On {self.images:,} {self.inputs}{more}, loaded again in a process without Loupe: the largest difference "
+            f"in probability from the run's own answers is {self.largest:.1e}, and {self.different:,} of "
+            f"{counted(self.images + self.resized, 'answer')} {'is' if self.different == 1 else 'are'} different."
+        )
+
+
+def prove(run: Run, model: Path) -> Proof:
+    """Run an exported model on test images in a fresh process without Loupe, and compare.
+
+    Raises LoupeError when a probability differs by more than 1e-4, or when it does not run.
+    """
+    from engine.classifier import load_classifier
+
+    classifier = load_classifier(run)
+    samples, inputs = _samples(run, classifier)
+    batches = {STORED: samples}
+    if classifier.preprocessing.is_of_images:
+        batches |= {f"{height} x {width}": _resized(samples[:ODD_IMAGES], height, width) for height, width in ODD_SIZES}
+    answers = _replay(model, batches)
+    largest, different = 0.0, 0
+    for name, batch in batches.items():
+        expected = np.concatenate(list(classifier.probabilities(batch)))
+        found = answers[name]
+        if found.shape != expected.shape:
+            raise _refused(f"it answers with an array of shape {found.shape} where {expected.shape} is expected")
+        difference = float(np.abs(found - expected).max())
+        if not difference <= LIMIT:  # nor what is no number
+            what = inputs if name == STORED else f"images of {name} pixels"
+            raise _refused(
+                f"its probabilities differ from the run's by up to {difference:.2g} on {what}, and {LIMIT:g} is the "
+                "most that is let through"
+            )
+        largest = max(largest, difference)
+        different += int((found.argmax(axis=1) != expected.argmax(axis=1)).sum())
+    resized = sum(len(batch) for batch in batches.values()) - len(samples)
+    return Proof(len(samples), inputs, resized, largest, different)
+
+
+def _refused(reason: str) -> LoupeError:
+    return LoupeError(
+        f"The export was given up, and nothing of it kept: {reason}. Try the other format, or other versions of torch "
+        "and onnxruntime."
+    )
+
+
+def _samples(run: Run, classifier: "Classifier") -> tuple[np.ndarray, str]:
+    """Return images, or rows, to compare on, and what they are in words: test images where the dataset is here."""
+    shape = classifier.preprocessing.shape
+    if is_prepared(run.recipe.dataset):
+        dataset = open_dataset(run.recipe.dataset)
+        split = "test" if "test" in dataset.splits else "train"
+        stored = dataset.splits[split].images
+        if stored.shape[-1] == shape[-1] and stored.ndim == len(shape) + 1:
+            chosen = np.random.default_rng(0).permutation(len(stored))[:IMAGES]
+            item = "image" if classifier.preprocessing.is_of_images else "row"
+            return np.array(
+                stored[np.sort(chosen)]
+            ), f"{split}{'ing' if split == 'train' else ''} {item}s of {dataset.name}"
+    random = np.random.default_rng(0)
+    if not classifier.preprocessing.is_of_images:
+        return random.normal(size=(IMAGES, *shape)).astype(np.float32), "generated rows (the dataset is not here)"
+    noise = random.integers(0, 256, (IMAGES, *shape), np.uint8)
+    return noise, "generated images (the dataset is not here)"
+
+
+def _resized(images: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Bring images to a size by repeating and leaving out pixels: it is the size that matters here."""
+    rows, columns = (
+        np.arange(length) * old // length for length, old in zip((height, width), images.shape[1:3], strict=True)
+    )
+    return np.ascontiguousarray(images[:, rows][:, :, columns])
+
+
+def _replay(model: Path, batches: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    with tempfile.TemporaryDirectory() as folder:
+        inputs, answers = Path(folder) / "inputs.npz", Path(folder) / "answers.npz"
+        np.savez(inputs, **batches)  # type: ignore[arg-type]
+        # Isolated, Python neither looks into this folder nor heeds PYTHONPATH: nothing of Loupe can be imported.
+        command = [sys.executable, "-I", "-W", "ignore", str(REPLAY), str(model.resolve()), str(inputs), str(answers)]
+        try:
+            ended = subprocess.run(  # noqa: PLW1510 - its exit status is looked at
+                command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=SECONDS
+            )
+        except subprocess.TimeoutExpired as error:
+            raise _refused(f"it did not answer within {SECONDS} seconds") from error
+        if ended.returncode:
+            words = ended.stderr.strip().splitlines()
+            raise _refused(f"it does not run on its own ({words[-1] if words else 'it printed nothing'})")
+        with np.load(answers) as found:
+            return {name: found[name] for name in found}

@@ -1,0 +1,97 @@
+"""Taking a run's model away: each format is made when it is asked for, proved, and offered for download."""
+
+import tempfile
+from pathlib import Path
+
+import streamlit as st
+
+from engine.errors import LoupeError
+from engine.export.kept import Kept, find_export, make_export
+from engine.runs import ACTIVE, Run
+from engine.words import in_bytes
+from ui.wording import plain, show_problem
+
+# Of a download Streamlit has several copies in memory for a moment.
+LARGEST_DOWNLOAD = 1 << 29
+MODELS = {
+    "onnx": (
+        "ONNX",
+        "The model as one file for onnxruntime, on any system and in any language: pictures of any size in, "
+        "probabilities out. With a short **predict.py**, which needs only onnxruntime, numpy and pillow, and a card.",
+    ),
+    "torch": (
+        "PyTorch",
+        "The same as a torch.export program, which runs without the code of the network; with the weights as "
+        "safetensors, **predict.py** and a card.",
+    ),
+}
+
+
+def show_exports(run: Run) -> None:
+    """Offer a run's model in each format, and the script that trains it again."""
+    if not run.weights.exists() or run.status() in ACTIVE:
+        st.caption("This run has no finished model to take away.")
+        return
+    for format, (name, about) in MODELS.items():
+        button, words = st.columns([1, 2], vertical_alignment="center")
+        kept = find_export(run, format)
+        words.markdown(about)
+        if kept:
+            _offer(run, format, kept, button)
+            words.caption(f":material/verified: {plain(kept.proof.in_words())}")
+        elif button.button(f"Export as {name}", icon=":material/ios_share:", width="stretch", key=f"export-{format}"):
+            _make(run, format)
+    button, words = st.columns([1, 2], vertical_alignment="center")
+    button.download_button(
+        "Training script",
+        lambda: _script(run),
+        f"train-{run.id}.py",
+        "text/x-python",
+        icon=":material/code:",
+        on_click="ignore",
+        width="stretch",
+        key="export-script",
+    )
+    words.markdown(
+        "One plain PyTorch script, readable from top to bottom, that trains the same network with the same settings "
+        "without Loupe."
+    )
+
+
+def _make(run: Run, format: str) -> None:
+    try:
+        with st.status("Exporting: this takes some seconds") as status:
+            make_export(run, format, lambda said: status.update(label=f"{said[:1].upper()}{said[1:]}"))
+    except (LoupeError, OSError) as error:
+        show_problem(error)
+    else:
+        st.rerun()
+
+
+def _offer(run: Run, format: str, kept: Kept, place) -> None:
+    if kept.bytes > LARGEST_DOWNLOAD:
+        place.caption(f"Too large for a browser ({in_bytes(kept.bytes)}). It is in {plain(kept.folder)}.")
+        return
+    place.download_button(
+        f"{MODELS[format][0]}, {in_bytes(kept.bytes)}",
+        lambda: _zipped(kept),
+        f"{run.id}-{format}.zip",
+        "application/zip",
+        icon=":material/download:",
+        on_click="ignore",
+        width="stretch",
+        key=f"download-{format}",
+    )
+
+
+def _zipped(kept: Kept) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "export.zip"
+        kept.write_zip(path)
+        return path.read_bytes()
+
+
+def _script(run: Run) -> str:
+    from engine.export.script import script_of
+
+    return script_of(run)
