@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,11 @@ from engine.importing import import_dataset
 from engine.ingest import DEFAULT_TEST_SHARE, Plan, Request, check_request, plan_import
 from engine.inspection import DEFAULT_THRESHOLD, MAX_DISTANCE, as_document, inspect, load_inspection
 from engine.log import History
+from engine.metrics import wilson_interval
 from engine.origins import BAD_FILES, original_sizes, read_bad_files
 from engine.paths import weights_folder
 from engine.pictures import FITS
-from engine.predictions import Predictions, load_predictions, top
+from engine.predictions import Predictions, load_predictions
 from engine.recipes import published, published_in_words
 from engine.records import Epoch, Evaluating, Extracting, Preparing, Record, Started, Step
 from engine.runs import ACTIVE, Run
@@ -429,6 +431,29 @@ def report(args: argparse.Namespace) -> tuple[object, str, int]:
     return document, f"{run.id}, {split}: written to {shown(str(path))} ({in_bytes(size)})", 0
 
 
+def archive(args: argparse.Namespace) -> tuple[object, str, int]:
+    """Write a run to one file, to be restored in another Loupe, with all that it takes to train it further."""
+    from engine.archive import archive_run
+
+    run = runs.open_run(args.run)
+    archived = archive_run(run, Path(args.file))
+    for sentence in archived.left_out:
+        say(sentence)
+    document = {"run": run.id, "file": args.file, "bytes": archived.bytes, "files": archived.files}
+    return document, f"{run.id}: written to {shown(args.file)} ({in_bytes(archived.bytes)})", 0
+
+
+def restore(args: argparse.Namespace) -> tuple[object, str, int]:
+    """Bring in a run from its archive. Nothing in the file is executed, and no run is replaced."""
+    from engine.archive import restore_run
+
+    # Ended so too, it leaves nothing behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    run = restore_run(Path(args.file))
+    status, files = run.status(), sorted(path.name for path in run.path.iterdir())
+    return {"run": run.id, "status": status, "files": files}, f"{run.id}: restored, {status}", 0
+
+
 def _split_to_judge_by(run: Run) -> str:
     """Return ``test``, or ``val`` for a run that has answers for no other."""
     return "val" if run.predictions("val").exists() and not run.predictions("test").exists() else "test"
@@ -449,43 +474,104 @@ def _predictions(run: Run, split: str) -> Predictions:
 
 
 def predict(args: argparse.Namespace) -> tuple[object, str, int]:
-    """Classify pictures from files."""
+    """Classify pictures: files, folders, zips and globs, or - for a list of paths on standard input."""
     run = runs.open_run(args.run)
     from engine.classifier import load_classifier
-    from engine.pictures import open_picture
+    from engine.classifying import Pictures, classify_all
 
     classifier = load_classifier(run)
-    channels = classifier.preprocessing.image_shape[2]
-    rows: list[dict] = []
-    for file in args.paths:
-        try:
-            probabilities, _ = classifier.classify(open_picture(Path(file), channels))
-        except LoupeError as error:
-            rows.append({"file": file, "error": str(error)})
-            continue
-        best = top(probabilities, classifier.classes)
-        rows.append({"file": file, **best[0], "top": best})
-    if args.csv:
-        _write_csv(rows, Path(args.csv))
-    lines = [
-        f"{row['file']}: {row['label']} ({row['confidence']:.1%})"
-        if "label" in row
-        else f"{row['file']}: error: {row['error']}"
-        for row in rows
-    ]
-    return rows, "\n".join(lines), 1 if any("error" in row for row in rows) else 0
+    paths = (path for named in args.paths for path in (_listed_paths() if named == "-" else (named,)))
+    pictures = Pictures(paths)
+    documents: list[dict] = []
+    failed = labelled = right = count = 0
+    with _table(args.csv) as write_row:
+        for answer in classify_all(classifier, pictures, normalize=not args.no_ink):
+            document = answer.as_document()
+            count += 1
+            failed += answer.error is not None
+            labelled += answer.true is not None
+            right += answer.true is not None and answer.true == document["label"]
+            write_row(document)
+            if args.json:
+                documents.append(document)
+            elif answer.error is not None:
+                print(f"{shown(answer.file)}: error: {answer.error}", flush=True)
+            else:
+                print(f"{shown(answer.file)}: {shown(document['label'])} ({document['confidence']:.1%})", flush=True)
+    if not count:
+        raise LoupeError("No picture was named: the list on standard input is empty. Give it a path on each line.")
+    if pictures.passed_over:
+        say(f"passed over: {counted(pictures.passed_over, 'file')} whose names are not those of pictures")
+    if labelled and 2 * labelled >= count:
+        low, high = wilson_interval(right, labelled)
+        say(
+            f"{right:,} of {labelled:,} right of those whose folder or name says what they are: {right / labelled:.2%} "
+            f"(95% interval {low:.2%} to {high:.2%})"
+        )
+    if failed:
+        say(f"{failed:,} of {counted(count, 'picture')} could not be classified")
+    return documents, "", 1 if failed else 0
 
 
-def _write_csv(rows: list[dict], path: Path) -> None:
+def _listed_paths() -> Iterator[str]:
+    if sys.stdin is None:
+        raise LoupeError("There is no standard input to read the list of pictures from. Name them, or pipe it in.")
+    # Unbuffered: each is there as soon as it is written, and no lock is held by a thread that waits for more.
+    with io.FileIO(sys.stdin.fileno(), closefd=False) as lines:
+        while line := lines.readline():
+            if path := line.rstrip(b"\r\n"):
+                yield os.fsdecode(path)
+
+
+CSV_COLUMNS = ["file", "label", "confidence", "error", "true", "notes"]
+
+
+@contextmanager
+def _table(path: str | None) -> Iterator[Callable[[dict], None]]:
+    """Yield what writes a row of answers into a CSV file, at once."""
+    if not path:
+        yield lambda row: None
+        return
+    with _telling_what_cannot_be_written(path):
+        file = Path(path).open(  # noqa: SIM115 - to close it may fail too
+            "w", newline="", encoding="utf-8", errors="surrogateescape", buffering=1
+        )
+    writer = csv.DictWriter(file, CSV_COLUMNS, extrasaction="ignore")
+
+    def write_row(row: dict) -> None:
+        with _telling_what_cannot_be_written(path):
+            writer.writerow(row | {"notes": " ".join(row.get("notes", ()))})
+
     try:
-        with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-            writer = csv.DictWriter(file, ["file", "label", "confidence", "error"], extrasaction="ignore")
+        with _telling_what_cannot_be_written(path):
             writer.writeheader()
-            writer.writerows(rows)
-    except OSError as error:
-        raise LoupeError(
-            f"{path} could not be written ({error.strerror}). Name a file in a folder that can be."
-        ) from error
+        yield write_row
+    finally:
+        with suppress(OSError):  # all that could be written is
+            file.close()
+
+
+@contextmanager
+def _telling_what_cannot_be_written(path: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or reason_of(error)
+        raise LoupeError(f"{path} could not be written ({reason}). Name a file in a folder that can be.") from error
+
+
+def export_model(args: argparse.Namespace) -> tuple[object, str, int]:
+    """Take a run's model away as an ONNX graph, a torch program, or a plain PyTorch script that trains it again."""
+    from engine.export.exporting import check_target, export
+
+    path = Path(os.path.abspath(os.path.expanduser(args.path)))  # noqa: PTH100, PTH111 - a link stays what it is
+    check_target(path, args.format)
+    run = runs.open_run(args.run)
+    done = result_of(export(run, args.format, path), say)
+    text = "\n".join(f"written: {shown(str(file))} ({in_bytes(file.stat().st_size)})" for file in done.files)
+    if done.proof:
+        text += f"\n{done.proof.in_words()}"
+    return {"run": run.id, "format": args.format} | done.as_document(), text, 0
 
 
 class _Parser(argparse.ArgumentParser):
@@ -547,14 +633,29 @@ def build_parser() -> argparse.ArgumentParser:
     reporting = command("report", report)
     reporting.add_argument("run", metavar="RUN", help="the id of a run")
     reporting.add_argument("file", metavar="FILE", help="what to write, whose name ends in .html")
+    archiving = command("archive", archive)
+    archiving.add_argument("run", metavar="RUN", help="the id of a run")
+    archiving.add_argument("file", metavar="FILE", help="what to write, whose name ends in .zip")
+    command("restore", restore).add_argument("file", metavar="FILE", help="the archive of a run")
     for of_split in (evaluating, comparing, reporting):
         of_split.add_argument(
             "--split", metavar="SPLIT", help="train, val or test (default: test, or val where there is none)"
         )
     predicting = command("predict", predict)
     predicting.add_argument("run", metavar="RUN", help="the id of a run")
-    predicting.add_argument("paths", metavar="PATH", nargs="+", help="a picture")
+    predicting.add_argument(
+        "paths", metavar="PATH", nargs="+", help="a picture, a folder, a zip or a glob; - for a list of them"
+    )
+    predicting.add_argument(
+        "--no-ink", action="store_true", help="take pictures as they are, also where the training images are of ink"
+    )
     predicting.add_argument("--csv", metavar="FILE", help="write the answers to this file too")
+    exporting = command("export", export_model)
+    exporting.add_argument("run", metavar="RUN", help="the id of a run")
+    exporting.add_argument("--format", choices=("onnx", "torch", "script"), required=True, help="what to write")
+    exporting.add_argument(
+        "path", metavar="PATH", help="a file such as model.onnx, or a folder, which gets all that is needed to use it"
+    )
     return parser
 
 
@@ -565,7 +666,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         args = build_parser().parse_args(arguments)
         document, text, code = args.action(args)
-        print(json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) if args.json else text)
+        if args.json:
+            print(json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False))
+        elif text:
+            print(text)
         return code
     except LoupeError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -608,14 +608,14 @@ def test_predict_names_the_pictures_that_it_cannot_read(predicted: Predicted) ->
     assert broken.keys() == missing.keys() == {"file", "error"}
     assert broken["error"]
     assert missing["error"].startswith("There is no such file.")
-    assert answer.stderr == ""
+    assert answer.stderr == "2 of 5 pictures could not be classified\n"
 
 
 def test_predict_writes_a_table(predicted: Predicted) -> None:
     document = predicted.answers["json"].document
     with predicted.table.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["file", "label", "confidence", "error"]
+    assert list(rows[0]) == ["file", "label", "confidence", "error", "true", "notes"]
     for row, answer in zip(rows, document, strict=True):
         assert row == {name: str(answer.get(name, "")) for name in row}
 

@@ -72,7 +72,7 @@ def _form() -> None:
     if where == "Upload a zip":
         path = _upload()
     else:
-        path = _as_path(
+        path = as_path(
             st.text_input(
                 "Folder, zip or CSV", key="import-path", placeholder="/home/me/pictures", help="A path on this machine."
             )
@@ -97,7 +97,7 @@ def _form() -> None:
         can_be_named = False
         with columns[0]:
             show_problem(error)
-    test = _as_path(
+    test = as_path(
         columns[1].text_input(
             "Test images, if they are elsewhere",
             key="import-test",
@@ -167,7 +167,7 @@ def _upload() -> str:
     return st.rerun()
 
 
-def _as_path(typed: str) -> str:
+def as_path(typed: str) -> str:
     """Make a path of what was typed or pasted: file managers and shells give quotes around it, or a file URL."""
     path = typed.strip()
     if len(path) > 1 and path[0] == path[-1] and path[0] in "\"'":

@@ -50,14 +50,14 @@ def test_runs_that_go_on_are_listed_as_such(finished: Run) -> None:
         assert open_page("runs").dataframe[0].value.status.tolist() == ["running"]
 
 
-@pytest.mark.parametrize(("rows", "enabled"), [((), []), ((1,), [0, 1, 3]), ((0, 2), [2, 3]), ((0, 1, 2), [3])])
+@pytest.mark.parametrize(("rows", "enabled"), [((), []), ((1,), [0, 1, 3, 4]), ((0, 2), [2, 4]), ((0, 1, 2), [4])])
 def test_what_can_be_done_depends_on_how_many_are_chosen(finished: Run, others, rows, enabled) -> None:
     app = select_rows(open_page("runs"), *rows)
-    assert buttons(app) == ["Training curves", "Evaluate", "Compare", "Delete"]
+    assert buttons(app) == ["Curves", "Evaluate", "Compare", "Export", "Delete"]
     assert [number for number, each in enumerate(app.button) if not each.disabled] == enabled
 
 
-@pytest.mark.parametrize(("label", "page"), [("Training curves", "Train"), ("Evaluate", "Evaluate")])
+@pytest.mark.parametrize(("label", "page"), [("Curves", "Train"), ("Evaluate", "Evaluate")])
 def test_a_run_is_opened(finished: Run, others: list[Run], label: str, page: str) -> None:
     app = click(select_rows(open_page("runs"), 1), label)
     assert title(app) == page

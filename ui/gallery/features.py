@@ -1,7 +1,6 @@
 """What a run's network makes of images, computed once for those who ask: on the page, with its progress."""
 
 import time
-from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,8 +15,8 @@ if TYPE_CHECKING:
     from engine.classifier import Classifier
     from engine.features import Features
 
-# So many pixels or numbers go through a small network within a second or two: nobody is asked before.
-LITTLE = 10_000_000
+# What takes no longer is done unasked; how long it takes is told by its first second.
+UNASKED_SECONDS, TRIAL_SECONDS = 15, 1
 
 
 def open_classifier(run: Run) -> "Classifier | None":
@@ -32,19 +31,23 @@ def open_classifier(run: Run) -> "Classifier | None":
 
 
 def have_features(features: "Features", rows: np.ndarray, what: str, key: str) -> bool:
-    """Tell whether the features of some images are there; where they are not, offer to compute them.
+    """Tell whether the features of some images are there; where they are not, compute them, or offer to.
 
-    what: the images in words, such as ``training images``. A few are computed unasked.
+    what: the images in words, such as ``training images``. What takes long is offered, with how long it takes.
     """
     missing = len(features.missing(rows))
     if not missing:
         return True
-    numbers = missing * prod(getattr(features.extractor.preprocess, "size", features.stored.images.shape[1:]))
     place = st.empty()
-    if numbers > LITTLE:
+    estimates = st.session_state.setdefault("seconds for features", {})
+    takes = estimates.get(features.values.name)
+    if takes:
         with place.container():
             asked = st.button(f"Put the {missing:,} {what} through the network", icon=":material/play_arrow:", key=key)
-            st.caption("Done once for this run, and kept beside the dataset; it may be left and goes on where it was.")
+            st.caption(
+                f"Takes about {duration(takes)}. Done once for this run, and kept beside the dataset; it may be left "
+                "and goes on where it was."
+            )
         if not asked:
             return False
     bar = place.progress(0.0, text=f"{missing:,} {what}")
@@ -53,10 +56,13 @@ def have_features(features: "Features", rows: np.ndarray, what: str, key: str) -
         for count in features.fill(rows):
             done += count
             passed = time.monotonic() - began
+            left = passed * (missing - done) / done
+            if not takes and passed > TRIAL_SECONDS and left > UNASKED_SECONDS:
+                estimates[features.values.name] = left
+                st.rerun()
             if passed > told + 0.2:
                 told = passed
-                left = duration(passed * (missing - done) / done)
-                bar.progress(min(done / missing, 1.0), text=f"{done:,} of {missing:,} {what}, {left} left")
+                bar.progress(min(done / missing, 1.0), text=f"{done:,} of {missing:,} {what}, {duration(left)} left")
     except LoupeError as error:
         show_problem(error)
         return False

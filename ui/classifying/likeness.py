@@ -1,0 +1,44 @@
+"""Whether a picture is like anything that the model was trained on."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import streamlit as st
+
+from engine.errors import LoupeError
+from engine.runs import Run
+from engine.words import SPLIT_NAMES
+from ui.gallery.features import have_features
+from ui.wording import plain
+
+if TYPE_CHECKING:
+    from engine.classifier import Classifier
+
+
+def show_likeness(run: Run, classifier: "Classifier", seen: np.ndarray) -> None:
+    """Say how far a picture is from the nearest training image, and whether that is farther than usual."""
+    from engine.novelty import SHARE, open_novelty
+
+    try:
+        novelty = open_novelty(run, classifier)
+        if not novelty.is_ready:
+            place = st.empty()
+            place.caption("Whether this is like anything in training is told by the features of all training images.")
+            if not have_features(novelty.features, novelty.rows, "training images", "compute-likeness"):
+                return
+            place.empty()
+        threshold, near = novelty.threshold(), novelty.nearest(seen)
+    except LoupeError as error:
+        st.caption(plain(error))
+        return
+    label, split = plain(classifier.classes[near.label]), SPLIT_NAMES[threshold.split]
+    explained = (
+        f"Its features are {near.distance:.3g} away from those of the nearest training image, labelled **{label}**; "
+        f"{SHARE:.0%} of {threshold.count:,} {split} images are within {threshold.distance:.3g} of theirs."
+    )
+    if near.distance > threshold.distance:
+        st.warning(
+            f"**Unlike anything in training**, so the answer says little. {explained}", icon=":material/travel_explore:"
+        )
+    else:
+        st.caption(f"Like what it was trained on. {explained} A picture of something else may be so as well.")
