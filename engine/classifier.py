@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from engine.model_file import load_model
 from engine.models import backbone_of, feature_count
 from engine.paths import writing_to
 from engine.predictions import Predictions, save_predictions
-from engine.preprocessing import Preprocess, Preprocessing, build_preprocess
+from engine.preprocessing import Preprocessing, build_preprocess
 from engine.recipes import Recipe
 from engine.records import Evaluating
 from engine.runs import Run
@@ -34,7 +35,7 @@ class Classifier:
     def __init__(self, model: nn.Module, preprocessing: Preprocessing):
         self.model = model.eval()
         self.preprocessing = preprocessing
-        self.preprocess = build_preprocess(preprocessing).to(next(model.parameters()).device)
+        self.preprocess: Any = build_preprocess(preprocessing).to(next(model.parameters()).device)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -62,10 +63,9 @@ class Classifier:
         Its middle is cut out in the shape of the model's input and resized. Returns the probabilities, float32
         (classes,), and what the model saw.
         """
-        seen = self.see(picture)
-        # A copy: torch warns about arrays that it may not write to, as those of Pillow are.
-        (probabilities,) = self.probabilities(np.array(picture)[np.newaxis])
-        return probabilities[0], seen
+        resized = self._resize(picture)
+        (probabilities,) = self.probabilities(resized)
+        return probabilities[0], _as_pixels(resized)
 
     def normalize(self, picture: np.ndarray) -> tuple[np.ndarray, str]:
         """Bring a picture of ink, dark on light say, into the form of the training images where those are of strokes.
@@ -79,12 +79,19 @@ class Classifier:
 
     def see(self, picture: np.ndarray) -> np.ndarray:
         """Return what the model sees of a picture, before scaling: uint8, of the model's size."""
+        return _as_pixels(self._resize(picture))
+
+    def _resize(self, picture: np.ndarray) -> Tensor:
+        """Bring a picture to the model's size: (1, height, width, channels) on its device, not rounded."""
         self.preprocessing.image_shape  # noqa: B018 - refuses a model of rows
-        assert isinstance(self.preprocess, Preprocess)
-        pixels = torch.from_numpy(np.array(picture)[np.newaxis])
+        # A copy: torch warns about arrays that it may not write to, as those of Pillow are.
+        pixels = torch.from_numpy(np.array(picture)[np.newaxis]).to(next(self.model.parameters()).device)
         with torch.inference_mode():
-            seen = self.preprocess.resize(pixels.to(next(self.model.parameters()).device)).round().to(torch.uint8)
-        return seen[0].permute(1, 2, 0).cpu().numpy()
+            return self.preprocess.resize(pixels).permute(0, 2, 3, 1)
+
+
+def _as_pixels(resized: Tensor) -> np.ndarray:
+    return resized[0].round().to(torch.uint8).cpu().numpy()
 
 
 class HeadClassifier(Classifier):

@@ -78,9 +78,11 @@ def make_export(run: Run, format: str, tell: Callable[[str], object]) -> None:
             for line in process.stderr or ():
                 said = line.strip()
                 tell(said)
-            document = (process.stdout.read() if process.stdout else "").strip()
+            document = process.stdout.read() if process.stdout else ""
+            process.wait()
         finally:
-            process.kill()
+            if process.returncode is None:
+                process.terminate()  # and leaves nothing behind
     if process.returncode:
         raise LoupeError(said.removeprefix("error: ") or "The export ended without a word: memory may have run out.")
     with writing_to(run.path):

@@ -1,0 +1,71 @@
+"""Exports that pages offer: made in a process of their own, and kept with their run."""
+
+import os
+import zipfile
+from pathlib import Path
+
+import pytest
+from test_classifier import train_run
+
+from engine.errors import LoupeError
+from engine.export.kept import find_export, make_export
+from engine.runs import Run
+
+
+@pytest.fixture
+def run(make_colours) -> Run:
+    return train_run(make_colours(), model="convnet")[0]
+
+
+def test_an_export_is_made_once_and_found_again(run: Run, tmp_path: Path) -> None:
+    assert find_export(run, "onnx") is None
+    said: list[str] = []
+    make_export(run, "onnx", said.append)
+    assert said == ["writing model.onnx", "proving it in a process without Loupe"]
+    kept = find_export(run, "onnx")
+    assert kept
+    assert (kept.proof.images, kept.proof.different) == (30, 0)
+    assert kept.proof.largest < 1e-4
+    kept.write_zip(tmp_path / "export.zip")
+    with zipfile.ZipFile(tmp_path / "export.zip") as archive:
+        names = [f"{run.id}/{name}" for name in ("MODEL_CARD.md", "model.onnx", "predict.py")]
+        assert archive.namelist() == names
+        assert sum(entry.file_size for entry in archive.infolist()) == kept.bytes
+    assert find_export(run, "torch") is None
+
+
+def test_an_export_of_earlier_weights_is_not_offered_but_made_anew(run: Run) -> None:
+    make_export(run, "onnx", lambda said: None)
+    os.utime(run.weights, ns=(1, 1))
+    assert find_export(run, "onnx") is None
+    make_export(run, "onnx", lambda said: None)
+    assert find_export(run, "onnx")
+
+
+def test_why_an_export_failed_is_told(run: Run) -> None:
+    run.weights.write_bytes(b"damaged")
+    with pytest.raises(LoupeError, match=r"weights\.safetensors of the run .* cannot be used"):
+        make_export(run, "onnx", lambda said: None)
+    assert find_export(run, "onnx") is None
+    assert [path.name for path in (run.path / "exports").iterdir()] == []
+
+
+def test_an_export_that_is_not_waited_for_ends_and_leaves_nothing(run: Run) -> None:
+    class StoppedError(Exception):
+        pass
+
+    def stop(said: str) -> None:
+        raise StoppedError
+
+    with pytest.raises(StoppedError):
+        make_export(run, "onnx", stop)
+    assert find_export(run, "onnx") is None
+    assert [path.name for path in (run.path / "exports").iterdir()] == []
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"weights": 1}', '{"weights": null, "proof": 3}'])
+def test_damaged_notes_of_an_export_are_taken_for_none(run: Run, content: str) -> None:
+    place = run.path / "exports"
+    (place / "onnx").mkdir(parents=True)
+    (place / "onnx.json").write_text(content)
+    assert find_export(run, "onnx") is None
