@@ -564,6 +564,8 @@ def export_model(args: argparse.Namespace) -> tuple[object, str, int]:
     """Take a run's model away as an ONNX graph, a torch program, or a plain PyTorch script that trains it again."""
     from engine.export.exporting import check_target, export
 
+    # Ended so too, it leaves nothing behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     path = Path(os.path.abspath(os.path.expanduser(args.path)))  # noqa: PTH100, PTH111 - a link stays what it is
     check_target(path, args.format)
     run = runs.open_run(args.run)
@@ -663,6 +665,8 @@ def main(arguments: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):  # a file's name may be anything
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    # Heard when torch is imported. Threads that spin while they wait slow down those that open pictures.
+    os.environ.setdefault("GOMP_SPINCOUNT", runs.WORKER_ENVIRONMENT["GOMP_SPINCOUNT"])
     try:
         args = build_parser().parse_args(arguments)
         document, text, code = args.action(args)

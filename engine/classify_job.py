@@ -130,7 +130,7 @@ def find_job(job: str) -> Job | None:
     try:
         request = _read_request(folder)
         began = (folder / "request.json").stat().st_mtime
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, KeyError):
         return None
     is_active = is_locked(folder / "lock") or (
         time.time() - began < LAUNCH_SECONDS and not (folder / "started").exists()

@@ -329,3 +329,68 @@ def test_weights_that_diverged_are_refused(digits: Dataset) -> None:
     with pytest.raises(LoupeError, match="diverged"):
         list(gather(load_classifier(run), run, digits, "test"))
     assert not run.predictions("test").exists()
+
+
+# Ink
+
+
+def page_of(strokes: np.ndarray) -> np.ndarray:
+    """Lay light strokes, (height, width), on a page as a scan has them: dark on light, larger, not in the middle."""
+    large = strokes.repeat(10, axis=0).repeat(10, axis=1)
+    return np.pad(230 - large // 255 * 200, ((30, 90), (70, 40)), constant_values=230).astype(np.uint8)[..., np.newaxis]
+
+
+def test_pictures_of_ink_are_brought_to_the_form_of_the_training_images(digits: Dataset) -> None:
+    classifier = load_classifier(train_run(digits, epochs=20, learning_rate=0.003, scaling="dataset")[0])
+    test = digits.splits["test"]
+    right = {"as it is": 0, "normalized": 0}
+    for image, label in zip(test.images[:60], test.labels[:60], strict=True):
+        page = page_of(np.where(image[..., 0] > 100, 255, 0))
+        normal, done = classifier.normalize(page)
+        assert (normal.shape, normal.dtype) == ((8, 8, 1), np.uint8)
+        assert normal.mean() < 128 < normal.max()  # light on dark
+        assert done.endswith(".") and done.isprintable()
+        for name, picture in (("as it is", page), ("normalized", normal)):
+            right[name] += classifier.classify(picture)[0].argmax() == label
+    assert right["normalized"] > 2 * right["as it is"]
+    assert right["normalized"] > 30
+
+
+def test_images_in_the_form_of_the_training_images_are_left_as_they_are(digits: Dataset) -> None:
+    classifier = load_classifier(train_run(digits)[0])
+    assert classifier.preprocessing.ink is not None
+    for image in digits.splits["test"].images[:50]:
+        normal, done = classifier.normalize(image)
+        assert normal is image
+        assert done == ""
+
+
+def test_pictures_for_a_model_of_no_ink_are_left_as_they_are(colours: Dataset) -> None:
+    classifier = load_classifier(train_run(colours)[0])
+    assert classifier.preprocessing.ink is None
+    for picture in (colours.splits["test"].images[0], np.full((90, 80, 3), 255, np.uint8)):
+        normal, done = classifier.normalize(picture)
+        assert normal is picture
+        assert done == ""
+
+
+def test_a_picture_without_ink_is_said_to_have_none(digits: Dataset) -> None:
+    classifier = load_classifier(train_run(digits)[0])
+    for height, width, level in ((200, 300, 255), (200, 300, 0), (1, 1, 128), (1, 400, 255), (8, 8, 255)):
+        blank = np.full((height, width, 1), level, np.uint8)
+        normal, done = classifier.normalize(blank)
+        assert normal is blank
+        assert done in ("", "No ink was found, so the picture is left as it is.")
+        assert classifier.classify(normal)[0].sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_ink_is_not_read_for_a_model_saved_before_it_was_measured(digits: Dataset) -> None:
+    run, _ = train_run(digits)
+    with safe_open(run.weights, framework="pt") as file:
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        metadata = file.metadata()
+    older = {name: value for name, value in json.loads(metadata["preprocessing"]).items() if name != "ink"}
+    save_file(weights, run.weights, metadata | {"preprocessing": json.dumps(older)})
+    page = page_of(digits.splits["test"].images[0, ..., 0])
+    normal, done = load_classifier(run).normalize(page)
+    assert (normal is page, done) == (True, "")

@@ -1,4 +1,3 @@
-import csv
 import json
 import os
 import re
@@ -12,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 from processes import ending_its_runs, folders, python
 from sklearn import metrics
 
@@ -554,96 +552,6 @@ def test_what_cannot_be_reported_is_refused_in_one_line(reported: tuple[Path, di
     assert sorted(path.name for path in folder.iterdir()) == [
         *("json.html", "no-dataset.html", "text.html", "thesis.doc", "val.html"),
     ]
-
-
-# Predicting
-
-
-@dataclass(frozen=True)
-class Predicted:
-    pictures: list[str]
-    table: Path
-    answers: dict[str, Answer]
-
-
-@pytest.fixture(scope="module")
-def predicted(trained: Trained, digits_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Predicted:
-    folder = tmp_path_factory.mktemp("pictures")
-    broken, missing, table = folder / "broken.png", folder / "missing.png", folder / "answers.csv"
-    with folders(digits_data, trained.folder / "json"):
-        images = open_dataset("digits").splits["test"].images
-        pictures = []
-        for number in range(3):
-            path = folder / f"picture {number}.png"
-            Image.fromarray(images[number, ..., 0]).save(path)
-            pictures.append(str(path))
-        broken.write_bytes(Path(pictures[0]).read_bytes()[:60])
-        run = trained.run("json").id
-        begun = {
-            "text": begin("predict", run, *pictures),
-            "json": begin("predict", run, *pictures, str(broken), str(missing), "--json", "--csv", str(table)),
-            "no table": begin("predict", run, pictures[0], "--csv", str(folder / "nowhere" / "answers.csv")),
-        }
-        answers = {name: finish(process) for name, process in begun.items()}
-    return Predicted([*pictures, str(broken), str(missing)], table, answers)
-
-
-def test_predict_answers_as_the_evaluation_does(predicted: Predicted, finished: Run) -> None:
-    rows = predicted.answers["json"].document
-    assert [row["file"] for row in rows] == predicted.pictures
-    predictions = load_predictions(finished.predictions("test"))
-    for row, probabilities in zip(rows[:3], predictions.probabilities[:3], strict=True):
-        assert row.keys() == {"file", "label", "confidence", "top"}
-        order = np.argsort(-probabilities)[:5]
-        assert [best["label"] for best in row["top"]] == [str(index) for index in order]
-        assert [best["confidence"] for best in row["top"]] == pytest.approx(probabilities[order].tolist(), abs=1e-5)
-        assert all(best.keys() == {"label", "confidence"} for best in row["top"])
-        assert {"label": row["label"], "confidence": row["confidence"]} == row["top"][0]
-
-
-def test_predict_names_the_pictures_that_it_cannot_read(predicted: Predicted) -> None:
-    answer = predicted.answers["json"]
-    assert answer.code == 1
-    broken, missing = answer.document[3:]
-    assert broken.keys() == missing.keys() == {"file", "error"}
-    assert broken["error"]
-    assert missing["error"].startswith("There is no such file.")
-    assert answer.stderr == "2 of 5 pictures could not be classified\n"
-
-
-def test_predict_writes_a_table(predicted: Predicted) -> None:
-    document = predicted.answers["json"].document
-    with predicted.table.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["file", "label", "confidence", "error", "true", "notes"]
-    for row, answer in zip(rows, document, strict=True):
-        assert row == {name: str(answer.get(name, "")) for name in row}
-
-
-def test_predict_answers_in_words(predicted: Predicted) -> None:
-    answer = predicted.answers["text"]
-    assert (answer.code, answer.stderr) == (0, "")
-    expected = [
-        f"{row['file']}: {row['label']} ({row['confidence']:.1%})" for row in predicted.answers["json"].document[:3]
-    ]
-    assert answer.stdout.splitlines() == expected
-
-
-def test_predict_refuses_pictures_for_a_run_on_a_table(tmp_path: Path) -> None:
-    picture = tmp_path / "picture.png"
-    Image.new("L", (8, 8)).save(picture)
-    trained = command("train", "blobs-mlp", "--set", "epochs=1", "--set", "device=cpu", "--set", "threads=1", "--json")
-    assert trained.code == 0
-    assert trained.document["status"] == "finished"
-    assert trained.document["test_accuracy"] > 1 / 3
-    assert_refused(
-        command("predict", trained.document["run"], str(picture), "--json"),
-        "This model classifies rows of 4 numbers, not pictures. Choose a run that was trained on images.",
-    )
-
-
-def test_predict_says_when_the_table_cannot_be_written(predicted: Predicted) -> None:
-    assert_refused(predicted.answers["no table"], "answers.csv could not be written (No such file or directory)")
 
 
 # Bad input

@@ -38,7 +38,7 @@ def model_card(run: Run, model: str, proof: Proof) -> str:
         "result": result,
         "right": int(predictions.right.sum()) if predictions else 0,
         "split": SPLIT_NAMES.get(predictions.split, predictions.split) if predictions else "",
-        "worst": sorted(result["per_class"], key=lambda row: row["recall"])[:WORST] if result else [],
+        "worst": _worst(result["per_class"]) if result else [],
         "pairs": _pairs(predictions),
         "source": dataset.source if dataset else None,
         "fingerprint": history.started.fingerprint if history.started else None,
@@ -68,6 +68,10 @@ def _predictions(run: Run) -> Predictions | None:
             except LoupeError:
                 continue
     return None
+
+
+def _worst(per_class: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return sorted((row for row in per_class if row["support"]), key=lambda row: row["recall"])[:WORST]
 
 
 def _pairs(predictions: Predictions | None) -> list[str]:

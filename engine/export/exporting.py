@@ -4,13 +4,12 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.errors import LoupeError
-from engine.paths import writing_to
+from engine.errors import LoupeError, reason_of
 from engine.runs import Run
 from engine.words import listed, shown
 
@@ -67,7 +66,7 @@ def export(run: Run, format: str, path: Path) -> Generator[str, None, Export]:
         )
     one_file = bool(path.suffix) and not path.is_dir()
     proof = None
-    with _naming(path), tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as beside:
+    with _naming(path), tempfile.TemporaryDirectory(prefix=".export-", dir=path.parent) as beside:
         made = Path(beside)
         if format == "script":
             from engine.export.script import script_of
@@ -78,10 +77,14 @@ def export(run: Run, format: str, path: Path) -> Generator[str, None, Export]:
             proof = yield from _make_model(run, format, made, one_file)
         names = FORMATS[format][:1] if one_file else FORMATS[format]
         files = [path] if one_file else [path / name for name in names]
-        if not one_file:
-            path.mkdir(exist_ok=True)
-        for name, file in zip(names, files, strict=True):
-            _put(made / name, file)
+        with ExitStack() as undone:
+            if not one_file and not path.is_dir():
+                path.mkdir()
+                undone.callback(path.rmdir)
+            for name, file in zip(names, files, strict=True):
+                _put(made / name, file)
+                undone.callback(file.unlink)
+            undone.pop_all()
     return Export(tuple(files), proof)
 
 
@@ -117,17 +120,21 @@ def _put(made: Path, file: Path) -> None:
             f"{shown(str(file))} has come to be there in the meantime, and nothing is overwritten."
         ) from None
     except OSError:  # a file system without links
-        with file.open("xb") as written, made.open("rb") as source:
+        with ExitStack() as undone, file.open("xb") as written, made.open("rb") as source:
+            undone.callback(file.unlink)
             shutil.copyfileobj(source, written)
+            undone.pop_all()
 
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
     """Turn a place that cannot be written to into a sentence."""
+    if "\0" in str(path):
+        raise LoupeError("The name of the export has a null character in it. Choose another.")
     try:
-        with writing_to(path.parent):
-            yield
-    except ValueError as error:
-        if "null" not in str(error):
-            raise
-        raise LoupeError("The name of the export has a null character in it. Choose another.") from error
+        yield
+    except OSError as error:
+        raise LoupeError(
+            f"{shown(str(path))} could not be written ({error.strerror or reason_of(error)}). Name a place in a folder "
+            "that can be, with room for it."
+        ) from error

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import logging
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +14,10 @@ from safetensors.torch import save
 
 from engine.errors import LoupeError
 from engine.export.portable import example_of, load_portable, metadata_of
+from engine.machine import is_out_of_memory
 from engine.model_file import load_model, load_preprocessing
 from engine.runs import Run
-from engine.words import in_bytes
+from engine.words import in_bytes, shown
 
 OPSET = 20
 INPUT, OUTPUT = "images", "probabilities"
@@ -35,7 +37,7 @@ def write_onnx(run: Run, path: Path) -> None:
     preprocessing = load_preprocessing(run.weights)
     portable = load_portable(run)
     example, sizes = example_of(portable, preprocessing)
-    with _quiet():
+    with _exporting(run, "as ONNX"):
         program: Any = torch.onnx.export(
             portable,
             example,
@@ -55,9 +57,11 @@ def write_program(run: Run, path: Path) -> None:
     preprocessing = load_preprocessing(run.weights)
     portable = load_portable(run)
     example, sizes = example_of(portable, preprocessing)
-    with _quiet():
-        program = torch.export.export(portable, example, dynamic_shapes=sizes)
-        torch.export.save(program, path, extra_files={"loupe.json": json.dumps(metadata_of(run, preprocessing))})
+    about, content = {"loupe.json": json.dumps(metadata_of(run, preprocessing))}, io.BytesIO()
+    with _exporting(run, "with torch.export"):
+        torch.export.save(torch.export.export(portable, example, dynamic_shapes=sizes), content, extra_files=about)
+    # Not by torch itself, which on a full disk ends the whole process.
+    path.write_bytes(content.getbuffer())
 
 
 def write_weights(run: Run, folder: Path) -> None:
@@ -76,8 +80,24 @@ def write_weights(run: Run, folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep to ourselves what the exporters print and warn of: progress, and workings of their own."""
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        yield
+def _exporting(run: Run, how: str) -> Iterator[None]:
+    """Turn what the exporters raise into a sentence, and keep to ourselves what they print, log and warn of."""
+    unheard, disabled = io.StringIO(), logging.root.manager.disable
+    try:
+        logging.disable()
+        with warnings.catch_warnings(), contextlib.redirect_stdout(unheard), contextlib.redirect_stderr(unheard):
+            warnings.simplefilter("ignore")
+            yield
+    except Exception as error:  # whatever an operation that they do not know leads to
+        if is_out_of_memory(error) or isinstance(error, OSError):
+            raise
+        first: BaseException = error
+        while first.__cause__:
+            first = first.__cause__
+        reason = (str(first).strip() or type(first).__name__).splitlines()[0].rstrip(".")
+        raise LoupeError(
+            f"The model {run.recipe.model} cannot be exported {how} ({shown(reason)}). Try the other format, or "
+            "another version of torch."
+        ) from error
+    finally:
+        logging.disable(disabled)

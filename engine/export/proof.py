@@ -12,7 +12,7 @@ import numpy as np
 from engine.dataset import is_prepared, open_dataset
 from engine.errors import LoupeError
 from engine.runs import Run
-from engine.words import counted
+from engine.words import counted, shown
 
 if TYPE_CHECKING:
     from engine.classifier import Classifier
@@ -42,7 +42,7 @@ class Proof:
     different: int
 
     def in_words(self) -> str:
-        more = f", and on {self.resized:,} of them brought to other sizes" if self.resized else ""
+        more = f", and on {self.resized:,} of other sizes made of them" if self.resized else ""
         return (
             f"On {self.images:,} {self.inputs}{more}, loaded again in a process without Loupe: the largest difference "
             f"in probability from the run's own answers is {self.largest:.1e}, and {self.different:,} of "
@@ -131,6 +131,6 @@ def _replay(model: Path, batches: dict[str, np.ndarray]) -> dict[str, np.ndarray
             raise _refused(f"it did not answer within {SECONDS} seconds") from error
         if ended.returncode:
             words = ended.stderr.strip().splitlines()
-            raise _refused(f"it does not run on its own ({words[-1] if words else 'it printed nothing'})")
+            raise _refused(f"it does not run on its own ({shown(words[-1]) if words else 'it printed nothing'})")
         with np.load(answers) as found:
             return {name: found[name] for name in found}

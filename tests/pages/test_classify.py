@@ -184,17 +184,20 @@ def on_paper(image: np.ndarray) -> np.ndarray:
     return paper.astype(np.uint8)
 
 
-def test_ink_on_paper_is_read_and_that_is_said_and_can_be_switched_off(finished: Run, digits: Dataset) -> None:
+def test_ink_on_paper_is_read_and_that_is_said_and_can_be_switched_off(
+    finished: Run, digits: Dataset, predictions: Predictions
+) -> None:
     test = digits.splits["test"]
-    files = {f"{test.labels[row]}_{row}.png": png(on_paper(test.images[row, ..., 0])) for row in range(12)}
+    files = {f"{test.labels[row]}_{row}.png": png(on_paper(test.images[row, ..., 0])) for row in range(AT_ONCE)}
     app = upload(finished, files)
     right = table_of(app).right.sum()
-    assert right >= 9
+    # Images of 8 x 8 pixels are coarse, and the model is one of two epochs.
+    assert right >= 0.75 * predictions.right[:AT_ONCE].sum()
     assert "Read as dark ink on light" in words(app)
     app.toggle(key="ink").set_value(False)
     show(app)
     assert "Read as dark ink on light" not in words(app)
-    assert table_of(app).right.sum() < right - 3
+    assert table_of(app).right.sum() < right - 5
 
 
 def test_a_drawing_is_classified(finished: Run, digits: Dataset) -> None:

@@ -1,0 +1,116 @@
+"""Runs to export, one of each kind, and each export of them: made once for all tests, and not to be written to."""
+
+import shutil
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from exports import HOSTILE, Exported, ExportOf, export_to
+from processes import folders
+from test_transfer import after_some_images, save_photographs
+from torchvision.models import get_model
+
+from engine.dataset import Split, save_dataset
+from engine.export.exporting import FORMATS
+from engine.recipes import Recipe, change, find_recipe
+from engine.runs import Run, create_run
+from engine.worker import execute
+
+AS_MACHINES_DIFFER = {"device": "cpu", "precision": "float32", "convolutions": "onednn", "threads": 1}
+
+
+def executed(recipe: Recipe) -> Run:
+    run = create_run(change(recipe, AS_MACHINES_DIFFER))
+    execute(run)
+    assert run.status() == "finished", run.history().last
+    return run
+
+
+def colour_images(count: int) -> Split:
+    """Images of 12 x 8 pixels, each lighter in the channel of its class, by more or less."""
+    random = np.random.default_rng(count)
+    labels = np.arange(count) % 3
+    images = random.integers(0, 150, (count, 12, 8, 3))
+    images[np.arange(count), ..., labels] += random.integers(0, 60, (count, 1, 1))
+    return Split(images.astype(np.uint8), labels)
+
+
+def colour_run(folder: Path) -> Run:
+    save_dataset("colours", HOSTILE, {"train": colour_images(300), "test": colour_images(120)}, "the tests")
+    return executed(Recipe(dataset="colours", model="convnet", epochs=2))
+
+
+def transferred_run(folder: Path) -> Run:
+    """A frozen network of torchvision's under a new head."""
+    torch.manual_seed(1)
+    weights = folder / "resnet18.pth"
+    torch.save(after_some_images(get_model("resnet18", num_classes=7), 32).state_dict(), weights)
+    save_photographs()
+    settings = {"weights": str(weights), "freeze": "backbone", "size": 32, "scaling": "imagenet"}
+    return executed(Recipe(dataset="photographs", model="resnet18", epochs=2, batch_size=16, **settings))
+
+
+def rows_run(folder: Path) -> Run:
+    return executed(change(find_recipe("blobs-mlp"), {"epochs": 2}))
+
+
+@pytest.fixture(scope="session")
+def run_of(trained: Run, digits_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Run]:
+    """Return a finished run of a kind, with its data beside it: grey (of ink), colour, transferred, or rows."""
+
+    @cache
+    def make(kind: str) -> Run:
+        folder = tmp_path_factory.mktemp(kind)
+        with folders(folder / "data", folder / "runs"):
+            if kind == "grey":
+                shutil.copytree(digits_data / "prepared", folder / "data" / "prepared")
+                return Run(Path(shutil.copytree(trained.path, folder / "runs" / trained.id)))
+            torch.manual_seed(0)
+            return {"colour": colour_run, "transferred": transferred_run, "rows": rows_run}[kind](folder)
+
+    return make
+
+
+@pytest.fixture
+def at(monkeypatch: pytest.MonkeyPatch) -> Callable[[Run], Run]:
+    """Point Loupe at the folders of a run, for this test."""
+
+    def point(run: Run) -> Run:
+        monkeypatch.setenv("LOUPE_DATA", str(run.path.parents[1] / "data"))
+        monkeypatch.setenv("LOUPE_RUNS", str(run.path.parent))
+        return run
+
+    return point
+
+
+@pytest.fixture(scope="session")
+def export_of(run_of: Callable[[str], Run]) -> ExportOf:
+    """Return the export of a kind of run in a format, onnx or torch, as a folder."""
+
+    @cache
+    def make(kind: str, format: str) -> Exported:
+        run = run_of(kind)
+        base = run.path.parents[1]
+        with folders(base / "data", base / "runs"):
+            folder = base / format
+            done = export_to(run, format, folder)
+        assert [file.name for file in done.files] == list(FORMATS[format])
+        return Exported(run, folder, done)
+
+    return make
+
+
+@pytest.fixture
+def copied(run_of: Callable[[str], Run], tmp_path: Path, at: Callable[[Run], Run]) -> Callable[[str], Run]:
+    """Return a run of a kind and its data for this test to change."""
+
+    def copy(kind: str) -> Run:
+        run = run_of(kind)
+        for name in ("data", "runs"):
+            shutil.copytree(run.path.parents[1] / name, tmp_path / name, symlinks=True)
+        return at(Run(tmp_path / "runs" / run.id))
+
+    return copy

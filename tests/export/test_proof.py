@@ -1,0 +1,172 @@
+"""An export that does not answer as the run does, for whatever reason, is found out."""
+
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from exports import Exported, damaged, export_to, left_in
+from picture_files import assert_sentences
+
+from engine.dataset import delete_dataset
+from engine.errors import LoupeError
+from engine.export import formats, proof
+from engine.export.formats import write_program
+from engine.export.proof import Proof, prove
+from engine.model_file import load_model, save_model
+from engine.runs import Run
+
+
+def refusal(run: Run, model: Path) -> str:
+    with pytest.raises(LoupeError) as refused:
+        prove(run, model)
+    assert_sentences(str(refused.value))
+    assert str(refused.value).startswith("The export was given up, and nothing of it kept: ")
+    return str(refused.value)
+
+
+@pytest.mark.parametrize("format", ["onnx", "torch"])
+@pytest.mark.parametrize(
+    ("kind", "inputs", "images", "resized"),
+    [
+        ("grey", "test images of digits", 100, 16),
+        ("colour", "test images of colours", 100, 16),
+        ("transferred", "test images of photographs", 24, 16),
+        ("rows", "test rows of blobs", 100, 0),
+    ],
+)
+def test_every_kind_of_model_is_proved(
+    kind: str, format: str, inputs: str, images: int, resized: int, export_of
+) -> None:
+    proved = export_of(kind, format).done.proof
+    assert (proved.inputs, proved.images, proved.resized) == (inputs, images, resized)
+    assert 0 <= proved.largest <= 1e-4
+    assert proved.different == 0
+
+
+def test_a_proof_is_told_in_words() -> None:
+    assert Proof(100, "test images of digits", 16, 2.5e-6, 1).in_words() == (
+        "On 100 test images of digits, and on 16 of other sizes made of them, loaded again in a process without Loupe: "
+        "the largest difference in probability from the run's own answers is 2.5e-06, and 1 of 116 answers is "
+        "different."
+    )
+    assert Proof(50, "test rows of blobs", 0, 0.0, 0).in_words() == (
+        "On 50 test rows of blobs, loaded again in a process without Loupe: the largest difference in probability from "
+        "the run's own answers is 0.0e+00, and 0 of 50 answers are different."
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "inputs"),
+    [
+        ("grey", "generated images (the dataset is not here)"),
+        ("rows", "generated rows (the dataset is not here)"),
+    ],
+)
+def test_without_the_dataset_it_is_proved_on_what_is_generated(kind: str, inputs: str, copied, export_of) -> None:
+    run = copied(kind)
+    delete_dataset(run.recipe.dataset)
+    proved = prove(run, export_of(kind, "onnx").model)
+    assert (proved.images, proved.inputs) == (100, inputs)
+
+
+@pytest.mark.parametrize("kind", ["grey", "rows"])
+def test_a_model_of_other_weights_is_refused(kind: str, copied, export_of) -> None:
+    run = copied(kind)
+    model, preprocessing = load_model(run.weights)
+    save_model(run.weights, damaged(model).state_dict(), run.recipe, preprocessing)
+    message = refusal(run, export_of(kind, "onnx").model)
+    (difference,) = re.findall(r"its probabilities differ from the run's by up to ([\d.]+) on test", message)
+    assert 1e-4 < float(difference) < 0.01
+    assert "0.0001 is the most that is let through" in message
+
+
+def test_a_model_that_errs_only_on_images_that_it_resizes_is_refused(run_of, at, tmp_path, monkeypatch) -> None:
+    class Blurred(formats.load_portable(run_of("grey")).preprocess.__class__):
+        def resample(self, pixels):
+            return torch.nn.functional.interpolate(pixels, size=self.size, mode="bilinear", align_corners=False)
+
+    def load(run: Run):
+        portable = original(run)
+        portable.preprocess.__class__ = Blurred
+        return portable
+
+    original = formats.load_portable
+    monkeypatch.setattr(formats, "load_portable", load)
+    run = at(run_of("grey"))
+    write_program(run, tmp_path / "model.pt2")
+    assert re.search(r"by up to [\d.]+ on images of 45 x 57 pixels", refusal(run, tmp_path / "model.pt2"))
+
+
+def test_a_model_of_other_classes_is_refused(run_of, export_of, copied) -> None:
+    run = copied("grey")
+    model, preprocessing = load_model(run.weights)
+    weights = model.state_dict()
+    weights |= {name: value[:-1] for name, value in weights.items() if value.dim() and len(value) == 10}
+    save_model(run.weights, weights, run.recipe, replace(preprocessing, classes=preprocessing.classes[:-1]))
+    message = refusal(run, export_of("grey", "onnx").model)
+    assert "it answers with an array of shape (100, 10) where (100, 9) is expected" in message
+
+
+def test_a_model_whose_answers_are_no_numbers_is_refused(copied, export_of) -> None:
+    run = copied("colour")
+    model, preprocessing = load_model(run.weights)
+    save_model(run.weights, {n: v * torch.nan for n, v in model.state_dict().items()}, run.recipe, preprocessing)
+    with pytest.raises(LoupeError, match="its training has diverged"):
+        prove(run, export_of("colour", "onnx").model)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.pt2"])
+def test_a_file_that_does_not_run_is_refused_with_the_last_words_of_its_process(
+    name: str, run_of, at, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(b"damaged")
+    assert "it does not run on its own (" in refusal(at(run_of("grey")), tmp_path / name)
+
+
+REPLAYS = {
+    "crashes": ("import os; os.abort()", 60, "it does not run on its own (it printed nothing)"),
+    "fails": (
+        "raise ValueError('no \\x1b operator')",
+        60,
+        "it does not run on its own (ValueError: no \\x1b operator)",
+    ),
+    "hangs": ("import time; time.sleep(3600)", 1, "it did not answer within 1 seconds"),
+    "has Loupe at hand": ("import engine", 60, "ModuleNotFoundError: No module named 'engine'"),
+}
+
+
+@pytest.mark.parametrize("case", REPLAYS)
+def test_a_process_without_an_answer_is_no_proof(
+    case: str, export_of, at, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exported: Exported = export_of("grey", "onnx")
+    text, seconds, reason = REPLAYS[case]
+    (tmp_path / "replay.py").write_text(text)
+    monkeypatch.setattr(proof, "REPLAY", tmp_path / "replay.py")
+    monkeypatch.setattr(proof, "SECONDS", seconds)
+    assert reason in refusal(at(exported.run), exported.model)
+
+
+def test_of_an_export_that_is_refused_nothing_is_left(
+    run_of, at, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = formats.load_portable
+    monkeypatch.setattr(formats, "load_portable", lambda run: damaged(load(run)))
+    with pytest.raises(LoupeError, match="its probabilities differ"):
+        export_to(at(run_of("grey")), "torch", tmp_path / "model.pt2")
+    assert left_in(tmp_path) == []
+
+
+def test_nothing_is_left_in_the_folder_for_temporary_files(
+    export_of, at, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exported = export_of("grey", "onnx")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    shutil.copy(exported.model, tmp_path / "model.onnx")
+    proved = prove(at(exported.run), tmp_path / "model.onnx")
+    assert np.isfinite(proved.largest)
+    assert left_in(tmp_path) == ["model.onnx"]
