@@ -30,7 +30,7 @@ from engine.pictures import FITS
 from engine.predictions import Predictions, load_predictions
 from engine.recipes import published, published_in_words
 from engine.records import Epoch, Evaluating, Extracting, Preparing, Record, Started, Step
-from engine.runs import ACTIVE, Run
+from engine.runs import ACTIVE, WORKER_ENVIRONMENT, Run
 from engine.steps import result_of
 from engine.words import counted, in_bytes, listed, shown
 
@@ -476,6 +476,8 @@ def _predictions(run: Run, split: str) -> Predictions:
 def predict(args: argparse.Namespace) -> tuple[object, str, int]:
     """Classify pictures: files, folders, zips and globs, or - for a list of paths on standard input."""
     run = runs.open_run(args.run)
+    # Before torch is loaded. Threads that spin beside those that open pictures take many times as long.
+    os.environ.setdefault("GOMP_SPINCOUNT", WORKER_ENVIRONMENT["GOMP_SPINCOUNT"])
     from engine.classifier import load_classifier
     from engine.classifying import Pictures, classify_all
 

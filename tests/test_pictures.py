@@ -13,6 +13,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from engine.errors import LoupeError
+from engine.paths import PROJECT_ROOT
 from engine.pictures import (
     FITS,
     MAX_PIXELS_OF_ONE,
@@ -24,7 +25,6 @@ from engine.pictures import (
     open_picture,
     without_warnings,
 )
-from engine.paths import PROJECT_ROOT
 from engine.pixels import MOST_PIXELS, as_pixels
 
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
@@ -340,7 +340,10 @@ def test_without_pillow_heif_it_is_said_that_it_is_needed():
         "assert 'heic' not in SUFFIXES\n"
         "open_picture(b'\\0\\0\\0\\x18ftypheic' + bytes(64), 3)"
     )
-    ended = subprocess.run([sys.executable, "-c", code], cwd=PROJECT_ROOT, capture_output=True, text=True)
+    ended = subprocess.run(  # noqa: PLW1510 - its exit status is looked at
+        [sys.executable, "-c", code], cwd=PROJECT_ROOT, capture_output=True, text=True
+    )
+    assert ended.returncode == 1
     assert "This is a HEIC picture, which needs pillow-heif. Run pip install pillow-heif" in ended.stderr
 
 

@@ -43,7 +43,7 @@ class GraphPreprocess(Preprocess):
         pixels = images.permute(0, 3, 1, 2).float()
         top, left, rows, columns = middle_box(pixels.shape[2], pixels.shape[3], self.size)
         tall, wide = (
-            torch.arange(length, device=images.device).clamp(max=length - 1)
+            torch.arange(torch.sym_max(2, length), device=images.device).clamp(max=length - 1)
             for length in (rows, columns)
         )
         return self.resample(pixels.index_select(2, tall + top).index_select(3, wide + left))
