@@ -476,8 +476,6 @@ def _predictions(run: Run, split: str) -> Predictions:
 def predict(args: argparse.Namespace) -> tuple[object, str, int]:
     """Classify pictures: files, folders, zips and globs, or - for a list of paths on standard input."""
     run = runs.open_run(args.run)
-    # Before torch is loaded. Threads that spin beside those that open pictures take many times as long.
-    os.environ.setdefault("GOMP_SPINCOUNT", WORKER_ENVIRONMENT["GOMP_SPINCOUNT"])
     from engine.classifier import load_classifier
     from engine.classifying import Pictures, classify_all
 
@@ -667,8 +665,8 @@ def main(arguments: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):  # a file's name may be anything
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    # Heard when torch is imported. Threads that spin while they wait slow down those that open pictures.
-    os.environ.setdefault("GOMP_SPINCOUNT", runs.WORKER_ENVIRONMENT["GOMP_SPINCOUNT"])
+    # Before torch is loaded. Threads that spin beside those that open pictures take many times as long.
+    os.environ.setdefault("GOMP_SPINCOUNT", WORKER_ENVIRONMENT["GOMP_SPINCOUNT"])
     try:
         args = build_parser().parse_args(arguments)
         document, text, code = args.action(args)
