@@ -247,7 +247,8 @@ def probability_bars(probabilities: list[dict], true: str | None = None) -> go.F
             orientation="h",
             marker_color=colours,
             text=[sure(row["confidence"]) for row in rows],
-            textposition="auto",
+            # Left to choose, Plotly leaves out what has no length to stand beside.
+            textposition=["inside" if row["confidence"] > 0.3 else "outside" for row in rows],
             hovertemplate="%{y}: %{x:.2f}%<extra></extra>",
         )
     )

@@ -14,7 +14,7 @@ from ui.contact_sheet import enlarged
 from ui.wording import plain, show_problem
 
 SIDE = 224
-FIGURE = 145
+FIGURE = 130
 # With more, small pictures in the table would be tens of megabytes to send.
 MOST_WITH_PICTURES = 2000
 TABLE_HEIGHT, ROW_HEIGHT = 430, 46
@@ -131,7 +131,7 @@ def show_one(
     with st.container(border=True):
         st.markdown(f"### {plain(best['label'])}{verdict}")
         st.caption(f"{plain(name)}: **{plain(best['label'])}** with {sure(best['confidence'])} confidence")
-        pictures, chart = st.columns([5, 3], gap="medium")
+        pictures, chart = st.columns([2, 1], gap="small")
         with pictures, st.container(horizontal=True, gap="small"):
             with st.container(width=FIGURE):
                 st.image(enlarged(look.original, SIDE), width="stretch")
