@@ -9,14 +9,16 @@ import pandas as pd
 import pytest
 from damage import answer_at_random, change_predictions
 from picture_files import files_of, import_pictures, pngs, write
-from screen import download, open_page, words
+from screen import buttons, click, download, errors, open_page, words
 from sklearn import metrics
 
 from engine.__main__ import main
 from engine.dataset import Dataset
+from engine.export.kept import find_export
 from engine.predictions import Predictions, load_predictions
 from engine.runs import Run
 
+SCRIPT = "Training script"
 REPORT, CSV, TEXT, JSON = "Report as HTML", "Predictions as CSV", "Scores as text", "Evaluation as JSON"
 
 
@@ -110,7 +112,7 @@ def test_what_is_taken_is_of_the_predictions_as_they_are(finished: Run) -> None:
 def test_answers_for_validation_images_can_be_taken_where_there_is_no_test(finished: Run) -> None:
     finished.predictions("test").unlink()
     app = take_away(finished)
-    assert [each.label for each in app.main.get("download_button")] == [REPORT, CSV, TEXT, JSON]
+    assert [each.label for each in app.main.get("download_button")] == [SCRIPT, REPORT, CSV, TEXT, JSON]
     assert "A line for each of the 144 images" in words(app)
     assert table(app)["index"].tolist() == load_predictions(finished.predictions("val")).indices.tolist()
 
@@ -120,3 +122,44 @@ def test_rows_can_be_taken_away(blobs: Run) -> None:
     app = take_away(blobs)
     assert table(app)["predicted"].tolist() == [str(answer) for answer in predictions.predicted]
     assert blobs.id in download(app, REPORT)
+
+
+# The model
+
+
+def test_a_model_is_exported_proved_and_offered(finished: Run) -> None:
+    app = take_away(finished)
+    assert buttons(app) == ["Export as ONNX", "Export as PyTorch"]
+    click(app, "Export as ONNX")
+    assert not app.error
+    assert buttons(app) == ["Export as PyTorch"]
+    kept = find_export(finished, "onnx")
+    assert kept
+    assert "On 100 test images of digits, and on " in words(app)
+    assert "0 of 1" in kept.proof.in_words()
+    assert any(each.label.startswith("ONNX, ") for each in app.main.get("download_button"))
+    # Another who looks is offered the same.
+    assert buttons(take_away(finished)) == ["Export as PyTorch"]
+
+
+def test_why_a_model_cannot_be_exported_is_told(finished: Run) -> None:
+    app = take_away(finished)
+    finished.weights.write_bytes(b"damaged")
+    click(app, "Export as ONNX")
+    (error,) = errors(app)
+    assert error.startswith(f"weights.safetensors of the run {finished.id} cannot be used")
+    assert "Export as ONNX" in buttons(app)
+
+
+def test_the_training_is_taken_away_as_a_script(finished: Run) -> None:
+    script = download(take_away(finished), SCRIPT)
+    compile(script, "train.py", "exec")
+    assert finished.id in script
+    assert "engine" not in script
+
+
+def test_a_run_without_weights_has_no_model_to_take_away(finished: Run) -> None:
+    finished.weights.unlink()
+    app = take_away(finished)
+    assert "This run has no finished model to take away." in words(app)
+    assert not buttons(app)
