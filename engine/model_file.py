@@ -1,6 +1,7 @@
 """The file of a trained model: weights, and all that is needed to use them, as safetensors, which holds only data."""
 
 import json
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,9 +38,11 @@ def load_model(path: Path) -> tuple[nn.Module, Preprocessing]:
     with _reading(path):
         metadata, preprocessing = _metadata(path)
         with safe_open(path, framework="pt") as file:
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+            weights = OrderedDict((name, file.get_tensor(name)) for name in file.keys())  # noqa: SIM118 - not a dict
         shape, head = preprocessing.model_shape, metadata.get("head", "linear")
         model = build_model(metadata["model"], shape, len(preprocessing.classes), head)
+        # The versions of its modules, without which mnasnet takes weights for those of an older one.
+        weights._metadata = model.state_dict()._metadata  # type: ignore[attr-defined]
         model.load_state_dict(weights)
     return model, preprocessing
 

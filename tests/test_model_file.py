@@ -42,6 +42,7 @@ def saved(path: Path, recipe: Recipe, preprocessing: Preprocessing) -> nn.Module
         ("mobilenet_v3_small", GREY_SEEN_AS_COLOUR),
         ("squeezenet1_1", GREY_SEEN_AS_COLOUR),
         ("shufflenet_v2_x0_5", GREY_SEEN_AS_COLOUR),
+        ("mnasnet0_5", GREY_SEEN_AS_COLOUR),
     ],
 )
 def test_a_model_comes_back_as_it_was(path: Path, name: str, preprocessing: Preprocessing, head: str) -> None:

@@ -73,7 +73,7 @@ def prove(run: Run, model: Path) -> Proof:
         if not difference <= LIMIT:  # nor what is no number
             what = inputs if name == STORED else f"images of {name} pixels"
             raise _refused(
-                f"its probabilities differ from the run's by up to {difference:.2g} on {what}, and {LIMIT:g} is the "
+                f"its probabilities differ from the run's by up to {difference:.3g} on {what}, and {LIMIT:g} is the "
                 "most that is let through"
             )
         largest = max(largest, difference)

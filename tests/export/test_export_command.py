@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from exports import left_in
-from processes import python, wait_until
+from processes import python
 from test_command_line import Answer, assert_refused, begin, command, finish
 
 from engine.classifier import load_classifier
@@ -105,7 +105,9 @@ def test_a_full_disk_is_told_of_in_a_sentence(run_of, at, tmp_path: Path) -> Non
 def test_ended_on_the_way_it_leaves_nothing(ending: signal.Signals, run_of, at, tmp_path: Path) -> None:
     run = at(run_of("grey"))
     process = begin("export", run.id, "--format", "torch", str(tmp_path / "out"))
-    wait_until(lambda: left_in(tmp_path))
+    assert process.stderr and process.stderr.readline() == "writing model.pt2\n"
+    assert len(left_in(tmp_path)) == 1
     process.send_signal(ending)
-    assert finish(process).code == {signal.SIGINT: 130, signal.SIGTERM: 143}[ending]
+    # 2 if it comes while safetensors reads, which makes an error of its own of it.
+    assert finish(process).code in (128 + ending, 2)
     assert left_in(tmp_path) == []
