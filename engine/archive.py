@@ -12,7 +12,6 @@ import time
 import tomllib
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -23,7 +22,7 @@ from filelock import FileLock
 
 from engine.errors import LoupeError, reason_of
 from engine.machine import is_out_of_memory
-from engine.paths import PROJECT_ROOT, replacing, runs_root, writing_to
+from engine.paths import PROJECT_ROOT, naming, replacing, runs_root, writing_to
 from engine.predictions import load_predictions
 from engine.records import from_line
 from engine.runs import ACTIVE, ID_PATTERN, LAUNCH_SECONDS, Run
@@ -76,7 +75,7 @@ def archive_run(run: Run, path: Path) -> Archived:
     log_size = _size(run.log)
     files: dict[str, dict] = {}
     left_out: list[str] = []
-    with _naming(path), replacing(path) as beside:
+    with naming(path), replacing(path) as beside:
         with zipfile.ZipFile(beside, "w") as archive:
             for name, check in CHECKS.items():
                 file = run.path / name
@@ -116,7 +115,7 @@ def check_target(path: Path) -> None:
     place = shown(str(path))
     if path.suffix.lower() != ".zip":
         raise LoupeError(f"An archive is a zip, and {place} does not end in .zip. Give it such a name.")
-    with _naming(path):
+    with naming(path):
         if path.is_symlink() or path.exists():
             raise LoupeError(f"{place} is there already, and an archive replaces nothing. Choose another name.")
         if not path.parent.is_dir():
@@ -126,18 +125,6 @@ def check_target(path: Path) -> None:
 def _require_rest(run: Run) -> None:
     if run.status() in ACTIVE:
         raise LoupeError(f"The run {run.id} is still going on. Wait for its end, or stop it, then archive it.")
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Turn a file that cannot be written into a sentence."""
-    try:
-        yield
-    except OSError as error:
-        raise LoupeError(
-            f"{shown(str(path))} could not be written ({error.strerror or reason_of(error)}). Name a file in a folder "
-            "that can be, with room for it."
-        ) from error
 
 
 def _size(path: Path) -> int:

@@ -7,9 +7,7 @@ answer. Uploaded pictures are kept where those of imports are.
 import json
 import secrets
 import shutil
-import subprocess
 import sys
-import threading
 import time
 import traceback
 from collections import Counter
@@ -22,8 +20,9 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from filelock import FileLock, Timeout
 
+from engine.background import start_in_background
 from engine.errors import LoupeError
-from engine.paths import PROJECT_ROOT, child_environment, is_locked, replacing, runs_root, writing_to
+from engine.paths import is_locked, replacing, runs_root, writing_to
 from engine.runs import ID_PATTERN, WORKER_ENVIRONMENT, Run, open_run
 from engine.sources import uploads_root
 
@@ -93,18 +92,7 @@ def start_job(run: Run, paths: Sequence[str], uploads: Sequence[tuple[str, Binar
         folder.mkdir(parents=True)
         named = [*((path, Path(path).name or path) for path in paths), *_copied(uploads, _uploads(job))]
         (folder / "request.json").write_text(json.dumps(asdict(Request(run.id, tuple(named), normalize))))
-        with (folder / "output.txt").open("wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "engine.classify_job", job],
-                cwd=PROJECT_ROOT,
-                env=WORKER_ENVIRONMENT | child_environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-    # Whoever started it waits for its end: it is never left as a zombie.
-    threading.Thread(target=process.wait, daemon=True).start()
+        start_in_background("engine.classify_job", job, folder / "output.txt", WORKER_ENVIRONMENT)
     return job
 
 

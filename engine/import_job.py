@@ -5,10 +5,8 @@ Its state is files in a folder beside the prepared datasets, so that every page,
 
 import json
 import shutil
-import subprocess
 import sys
 import tempfile
-import threading
 import time
 import traceback
 from contextlib import suppress
@@ -17,11 +15,12 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from engine.background import start_in_background
 from engine.dataset import prepared_root
 from engine.errors import LoupeError
 from engine.importing import import_dataset
 from engine.ingest import Progress, Request, check_request
-from engine.paths import PROJECT_ROOT, child_environment, data_root, is_locked, replacing, writing_to
+from engine.paths import data_root, is_locked, replacing, writing_to
 from engine.sources import uploads_root
 
 WRITE_EVERY_SECONDS = 0.2
@@ -50,18 +49,7 @@ def start_import(request: Request) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         (folder / "request.json").write_text(json.dumps(asdict(request)))
-        with (folder / "output.txt").open("wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "engine.import_job", request.name],
-                cwd=PROJECT_ROOT,
-                env=child_environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-    # Whoever started it waits for its end: it is never left as a zombie.
-    threading.Thread(target=process.wait, daemon=True).start()
+        start_in_background("engine.import_job", request.name, folder / "output.txt")
 
 
 def find_import(name: str) -> ImportJob | None:

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from engine.errors import LoupeError
+from engine.errors import LoupeError, reason_of
+from engine.words import shown
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
@@ -62,6 +63,18 @@ def is_locked(path: Path) -> bool:
     except OSError:
         return False
     return False
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Turn a file that a person named and that cannot be written into a sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise LoupeError(
+            f"{shown(str(path))} could not be written ({error.strerror or reason_of(error)}). Name a file in a folder "
+            "that can be, with room for it."
+        ) from error
 
 
 @contextmanager

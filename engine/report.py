@@ -1,7 +1,6 @@
 """The evaluation of a run as one HTML file, which opens in any browser without a network, now and in ten years."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from engine.inspection import DEFAULT_THRESHOLD, load_inspection
 from engine.log import History, best_epoch
 from engine.metrics import most_confused, wilson_interval
 from engine.origins import open_origins
-from engine.paths import replacing
+from engine.paths import naming, replacing
 from engine.pictures import JPEG_FROM_PIXELS, data_url
 from engine.predictions import Predictions, load_predictions
 from engine.recipes import published_in_words, settings_in_words
@@ -51,18 +50,6 @@ SHADES = 10
 TRAINING, VALIDATION, TEST = "var(--first)", "var(--second)", "var(--third)"
 
 
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Turn a file that cannot be written into a sentence."""
-    try:
-        yield
-    except OSError as error:
-        raise LoupeError(
-            f"{shown(str(path))} could not be written ({error.strerror}). Name a file in a folder that can be, with "
-            "room for it."
-        ) from error
-
-
 def check_target(path: Path) -> None:
     """Raise LoupeError for a path that no report is to be written to."""
     if path.suffix.lower() not in ENDINGS:
@@ -70,7 +57,7 @@ def check_target(path: Path) -> None:
             f"The report was to be written to {shown(str(path))}, but a report is HTML, and only a file whose name "
             "ends in .html is written or replaced. Give it such a name."
         )
-    with _naming(path):
+    with naming(path):
         if path.is_dir():
             raise LoupeError(f"{shown(str(path))} is a folder, and a report is a file. Name a file in it.")
         if not path.parent.is_dir():
@@ -81,7 +68,7 @@ def write_report(run: Run, predictions: Predictions, dataset: Dataset | None, pa
     """Write the report of a run; a report that is there is replaced once the new one is whole."""
     check_target(path)
     html = report_html(run, predictions, dataset)
-    with _naming(path), replacing(path) as beside:
+    with naming(path), replacing(path) as beside:
         beside.write_text(html, encoding="utf-8")
 
 

@@ -4,8 +4,6 @@ import json
 import re
 import shutil
 import subprocess
-import sys
-import threading
 import time
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,11 +12,12 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from engine.background import start_in_background
 from engine.catalogue import find_source
 from engine.dataset import Dataset, is_prepared, open_dataset
 from engine.errors import LoupeError, reason_of
 from engine.log import History
-from engine.paths import PROJECT_ROOT, child_environment, is_locked, replacing, runs_root, writing_to
+from engine.paths import is_locked, replacing, runs_root, writing_to
 from engine.predictions import Predictions
 from engine.recipes import Recipe, change, from_dict
 from engine.records import FINAL, Cancelled, Failed, Preparing, Queued, Resumed, Stopped
@@ -197,17 +196,8 @@ def create_run(recipe: Recipe) -> Run:
 
 
 def start_process(run: Run) -> subprocess.Popen:
-    """Start the process of a run, in a session of its own so that Ctrl+C on ours does not reach it."""
-    with run.output.open("wb") as output:
-        return subprocess.Popen(
-            [sys.executable, "-m", "engine.worker", str(run.path)],
-            cwd=PROJECT_ROOT,
-            env=WORKER_ENVIRONMENT | child_environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    """Start the process of a run."""
+    return start_in_background("engine.worker", str(run.path), run.output, WORKER_ENVIRONMENT)
 
 
 def launch(run: Run) -> None:
@@ -215,8 +205,6 @@ def launch(run: Run) -> None:
     run.stop_file.unlink(missing_ok=True)
     said = History(run.log, offset=run.log.stat().st_size if run.log.exists() else 0)
     process = start_process(run)
-    # Whoever launched it waits for its end: it is never left as a zombie.
-    threading.Thread(target=process.wait, daemon=True).start()
     deadline = time.monotonic() + LAUNCH_SECONDS
     try:
         while process.poll() is None and said.read().last is None and time.monotonic() < deadline:

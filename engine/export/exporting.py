@@ -3,13 +3,14 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Generator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.errors import LoupeError, reason_of
+from engine.errors import LoupeError
+from engine.paths import naming
 from engine.runs import Run
 from engine.words import listed, shown
 
@@ -34,8 +35,10 @@ class Export:
 
 def check_target(path: Path, format: str) -> None:
     """Raise LoupeError for a place that an export cannot be written to, or where something is already."""
+    if "\0" in str(path):
+        raise LoupeError("The name of the export has a null character in it. Choose another.")
     suffix = Path(FORMATS[format][0]).suffix
-    with _naming(path):
+    with naming(path):
         if not path.parent.is_dir():
             raise LoupeError(f"There is no folder {shown(str(path.parent))} to export to. Make it first.")
         if path.is_dir():
@@ -66,7 +69,7 @@ def export(run: Run, format: str, path: Path) -> Generator[str, None, Export]:
         )
     one_file = bool(path.suffix) and not path.is_dir()
     proof = None
-    with _naming(path), tempfile.TemporaryDirectory(prefix=".export-", dir=path.parent) as beside:
+    with naming(path), tempfile.TemporaryDirectory(prefix=".export-", dir=path.parent) as beside:
         made = Path(beside)
         if format == "script":
             from engine.export.script import script_of
@@ -124,17 +127,3 @@ def _put(made: Path, file: Path) -> None:
             undone.callback(file.unlink)
             shutil.copyfileobj(source, written)
             undone.pop_all()
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Turn a place that cannot be written to into a sentence."""
-    if "\0" in str(path):
-        raise LoupeError("The name of the export has a null character in it. Choose another.")
-    try:
-        yield
-    except OSError as error:
-        raise LoupeError(
-            f"{shown(str(path))} could not be written ({error.strerror or reason_of(error)}). Name a place in a folder "
-            "that can be, with room for it."
-        ) from error

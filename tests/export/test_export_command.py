@@ -97,7 +97,7 @@ def test_a_full_disk_is_told_of_in_a_sentence(run_of, at, tmp_path: Path) -> Non
     ended = exported_by(EXPORTED_WITH_SMALL_FILES, run.id, "--format", "torch", str(tmp_path / "out"))
     assert (ended.code, ended.stdout) == (2, "")
     *_, said = ended.stderr.splitlines()
-    assert said.startswith(f"error: {tmp_path / 'out'} could not be written (File too large). Name a place")
+    assert said.startswith(f"error: {tmp_path / 'out'} could not be written (File too large). Name a file")
     assert left_in(tmp_path) == []
 
 
