@@ -25,6 +25,7 @@ from engine.errors import LoupeError
 from engine.paths import is_locked, replacing, runs_root, writing_to
 from engine.runs import ID_PATTERN, WORKER_ENVIRONMENT, Run, open_run
 from engine.sources import uploads_root
+from engine.words import as_text
 
 if TYPE_CHECKING:
     from engine.classifier import Classifier
@@ -195,7 +196,7 @@ def _items(request: Request) -> Iterator["Item"]:
         for item in Pictures([path]):
             # What a glob matched has a name of its own.
             own = named.rstrip("/") + item.name[len(start) :] if item.name.startswith(start) else item.name
-            yield Item(own, item.read)
+            yield Item(as_text(own), item.read)
 
 
 def run_job(job: str) -> None:

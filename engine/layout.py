@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from engine.errors import LoupeError
 from engine.pictures import SUFFIXES
 from engine.sources import Folder, Source
-from engine.words import counted, listed, shown
+from engine.words import as_text, counted, listed, shown
 
 SPLITS = {
     "train": "train",
@@ -90,7 +90,7 @@ def normalized(name: str) -> str:
     """Write a name as text in one form: macOS takes letters and their accents apart, and others do not."""
     if name.isascii():
         return name
-    return unicodedata.normalize("NFC", name.encode(errors="backslashreplace").decode())
+    return unicodedata.normalize("NFC", as_text(name))
 
 
 def suffix(name: str) -> str:

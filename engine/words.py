@@ -36,6 +36,11 @@ def in_bytes(count: float) -> str:
     return f"{count / size:,.1f} {unit}"
 
 
+def as_text(name: str) -> str:
+    """Write the name of a file, which need not be text in any encoding, as text: what is none is escaped."""
+    return name.encode(errors="backslashreplace").decode()
+
+
 def shown(name: str) -> str:
     """Write a name for a message: on one line, cut to 200 characters, with what could steer a terminal escaped."""
     cut = name if len(name) <= 200 else f"{name[:200]}..."

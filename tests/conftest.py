@@ -68,7 +68,9 @@ def digits_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def digits(digits_data: Path, tmp_path: Path) -> Dataset:
     """The digits, present for this test and its to change."""
-    shutil.copytree(digits_data / "prepared" / "digits", tmp_path / "data" / "prepared" / "digits")
+    # Without the features that pages in a browser may have computed.
+    ignored = shutil.ignore_patterns("features-*")
+    shutil.copytree(digits_data / "prepared" / "digits", tmp_path / "data" / "prepared" / "digits", ignore=ignored)
     return open_dataset("digits")
 
 

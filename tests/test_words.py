@@ -1,6 +1,8 @@
+import os
+
 import pytest
 
-from engine.words import counted, duration, in_bytes, listed, shown, sure
+from engine.words import as_text, counted, duration, in_bytes, listed, shown, sure
 
 
 @pytest.mark.parametrize(("count", "words"), [(0, "0 files"), (1, "1 file"), (2, "2 files"), (12_345, "12,345 files")])
@@ -76,3 +78,9 @@ def test_a_name_in_a_message_stays_on_one_line_and_steers_no_terminal():
 )
 def test_only_what_is_certain_is_said_to_be(probability, said):
     assert sure(probability) == said
+
+
+def test_a_name_that_is_no_text_is_written_as_text():
+    assert as_text("Kätzchen 猫.png") == "Kätzchen 猫.png"
+    assert as_text(os.fsdecode(b"caf\xe9.png")) == "caf\\udce9.png"
+    assert as_text(os.fsdecode(b"caf\xe9.png")).encode() == rb"caf\udce9.png"

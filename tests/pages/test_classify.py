@@ -1,4 +1,5 @@
 import io
+import os
 import pickle
 import shutil
 import zipfile
@@ -308,6 +309,18 @@ def test_a_folder_of_this_machine_is_classified(finished: Run, digits: Dataset, 
     app.text_input(key="folder").set_value(f"'{folder}'")
     app = end_of_job(click(app, "Classify"))
     assert table_of(app).file.tolist() == [f"my pictures/{name}" for name in sorted(digit_images(digits, 3))]
+
+
+def test_a_name_that_is_no_text_is_shown_escaped(finished: Run, digits: Dataset, tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    (folder / os.fsdecode(b"caf\xe9.png")).write_bytes(png(digits.splits["test"].images[0, ..., 0]))
+    app = open_page("classify", run=finished.id, **{"from": "Folder"})
+    app.text_input(key="folder").set_value(str(folder))
+    app = end_of_job(click(app, "Classify"))
+    assert not app.exception
+    assert table_of(app).file.tolist() == ["pictures/caf\\udce9.png"]
+    assert "As it came: 8 x 8 pixels" in words(app)
 
 
 @pytest.mark.parametrize(
