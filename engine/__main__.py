@@ -32,7 +32,7 @@ from engine.recipes import published, published_in_words
 from engine.records import Epoch, Evaluating, Extracting, Preparing, Record, Started, Step
 from engine.runs import ACTIVE, WORKER_ENVIRONMENT, Run
 from engine.steps import result_of
-from engine.words import counted, in_bytes, listed, shown
+from engine.words import counted, in_bytes, listed, shown, sure
 
 PAIRS_TOLD = 10
 CLASSES_TOLD = 10
@@ -497,7 +497,7 @@ def predict(args: argparse.Namespace) -> tuple[object, str, int]:
             elif answer.error is not None:
                 print(f"{shown(answer.file)}: error: {answer.error}", flush=True)
             else:
-                print(f"{shown(answer.file)}: {shown(document['label'])} ({document['confidence']:.1%})", flush=True)
+                print(f"{shown(answer.file)}: {shown(document['label'])} ({sure(document['confidence'])})", flush=True)
     if not count:
         raise LoupeError("No picture was named: the list on standard input is empty. Give it a path on each line.")
     if pictures.passed_over:
@@ -566,6 +566,8 @@ def export_model(args: argparse.Namespace) -> tuple[object, str, int]:
 
     # Ended so too, it leaves nothing behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    if not args.path.strip():
+        raise LoupeError("No place was named to export to. Name a file such as model.onnx, or a folder.")
     path = Path(os.path.abspath(os.path.expanduser(args.path)))  # noqa: PTH100, PTH111 - a link stays what it is
     check_target(path, args.format)
     run = runs.open_run(args.run)

@@ -216,7 +216,7 @@ def restore_run(path: Path) -> Run:
 
 
 def _taken(name: str) -> LoupeError:
-    return LoupeError(f"The run {name} is here already, and an archive replaces nothing. Delete that run first.")
+    return LoupeError(f"The run {name} is here already, and an archive replaces nothing.")
 
 
 def _refusal(path: Path, reason: str) -> LoupeError:
@@ -379,9 +379,11 @@ def _check_log(run: Run) -> None:
 
 
 def _check_weights(run: Run) -> None:
-    from engine.model_file import load_preprocessing
+    from engine.model_file import load_preprocessing, network_of
 
     load_preprocessing(run.weights)
+    if (network := network_of(run.weights)) != run.recipe.model:
+        raise ValueError(f"its weights are of {shown(network)}, but its recipe is of {run.recipe.model}")
 
 
 def _check_predictions(run: Run, split: str) -> None:

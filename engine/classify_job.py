@@ -50,7 +50,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Job:
-    """Pictures that are being classified, or were. total is 0 until they are counted; error: why it ended early."""
+    """Pictures that are being classified, or were.
+
+    total: 0 until they are counted. started: when there was a first answer. error: why it ended early.
+    """
 
     id: str
     request: Request
@@ -64,9 +67,9 @@ class Job:
 
     @property
     def seconds_left(self) -> float | None:
-        if not (self.done and self.total):
+        if self.done < 2 or not self.total:
             return None
-        return (time.time() - self.started) * (self.total - self.done) / self.done
+        return (time.time() - self.started) * (self.total - self.done) / (self.done - 1)
 
 
 def jobs_root() -> Path:
@@ -121,9 +124,9 @@ def find_job(job: str) -> Job | None:
         began = (folder / "request.json").stat().st_mtime
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    is_active = is_locked(folder / "lock") or (
-        time.time() - began < LAUNCH_SECONDS and not (folder / "started").exists()
-    )
+    # In this order: it takes its lock before it says that it has started.
+    may_start = not (folder / "started").exists() and time.time() - began < LAUNCH_SECONDS
+    is_active = may_start or is_locked(folder / "lock")
     counts = {"done": 0, "total": 0, "passed_over": 0}
     with suppress(OSError, ValueError, TypeError):
         counts |= json.loads((folder / "progress.json").read_text())
@@ -133,7 +136,7 @@ def find_job(job: str) -> Job | None:
         with suppress(OSError):
             error = (folder / "error.txt").read_text()
     with suppress(OSError):
-        began = (folder / "started").stat().st_mtime
+        began = (folder / "first").stat().st_mtime
     was_cancelled = (folder / "stop").exists() and counts["done"] < counts["total"]
     return Job(job, request, **counts, started=began, is_active=is_active, was_cancelled=was_cancelled, error=error)
 
@@ -262,6 +265,8 @@ def _classify(folder: Path) -> Iterator[tuple[int, int, int]]:
                     row["distance"] = novelty.nearest(answer.seen).distance
                     row["unlike"] = row["distance"] > threshold
             rows.write(json.dumps(row) + "\n")
+            if done == 1:
+                (folder / "first").touch()  # from here on time is taken: before, the model was loaded
             yield done, total, passed_over
             if (folder / "stop").exists() or _is_deleted(folder):
                 answers.close()

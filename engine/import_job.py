@@ -64,7 +64,9 @@ def find_import(name: str) -> ImportJob | None:
         progress = Progress(**json.loads((folder / "progress.json").read_text()))
     except (OSError, ValueError, TypeError):
         progress = None
-    going_on = is_locked(folder / "lock") or (age < LAUNCH_SECONDS and not (folder / "started").exists())
+    # In this order: it takes its lock before it says that it has started.
+    may_start = not (folder / "started").exists() and age < LAUNCH_SECONDS
+    going_on = may_start or is_locked(folder / "lock")
     try:
         return ImportJob(request, progress, (folder / "error.txt").read_text())
     except OSError:

@@ -162,6 +162,7 @@ def placed(ink: np.ndarray, height: int, width: int, box: float, centred: str) -
     if centred == "mass":  # into the middle pixel, of an even number the second, as in MNIST
         down, across = ((np.indices(small.shape) + 0.5) * small).sum(axis=(1, 2)) / small.sum()
         left, top = round(width // 2 + 0.5 - across), round(height // 2 + 0.5 - down)
+        left, top = max(0, min(left, width - size[0])), max(0, min(top, height - size[1]))  # none of it is cut off
     result = Image.new("L", (width, height))
     result.paste(Image.fromarray((255 * small / small.max()).round().astype(np.uint8)), (left, top))
     return np.asarray(result)[..., np.newaxis]

@@ -53,6 +53,12 @@ def load_preprocessing(path: Path) -> Preprocessing:
         return _metadata(path)[1]
 
 
+def network_of(path: Path) -> str:
+    """Read the name of the network that a run's weights are of."""
+    with _reading(path):
+        return _metadata(path)[0]["model"]
+
+
 def _metadata(path: Path) -> tuple[dict[str, str], Preprocessing]:
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata() or {}

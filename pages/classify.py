@@ -60,8 +60,12 @@ if classifier is None:
     st.stop()
 preprocessing = classifier.preprocessing
 job = find_job(st.query_params.get("job", ""))
-if job and job.request.run != run.id:  # another run was chosen, which may be asked the same
-    st.query_params.pop("job")
+if job and job.request.run != run.id:  # another was chosen meanwhile
+    if job.is_active:
+        st.info("Another run is still classifying pictures.", icon=":material/hourglass_top:")
+        link("classify", "See how far it is, or cancel it", run=job.request.run, job=job.id)
+    else:
+        st.query_params.pop("job")
     job = None
 normalize = job.request.normalize if job else True
 if preprocessing.ink and not job:

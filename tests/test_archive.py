@@ -937,9 +937,7 @@ def test_a_run_that_is_here_already_is_not_replaced(trained: Run, archived: dict
         made()
         with pytest.raises(LoupeError) as refused:
             restore_run(path)
-        assert str(refused.value) == (
-            f"The run {trained.id} is here already, and an archive replaces nothing. Delete that run first."
-        )
+        assert str(refused.value) == (f"The run {trained.id} is here already, and an archive replaces nothing.")
         place.rmdir() if place.is_dir() else place.unlink()
     first = restore_run(path)
     first.output.write_text("mine")
@@ -1050,3 +1048,9 @@ def test_large_files_pass_through_in_pieces(own: Run, path: Path) -> None:
 def test_dates_that_are_to_come_are_not_taken(archived: dict, path: Path) -> None:
     path.write_bytes(packed(with_manifest(archived, made=time.time() + 1e6)))
     assert (restore_run(path).path / "recipe.json").stat().st_mtime < time.time()
+
+
+def test_weights_of_another_network_than_the_recipe_names_are_refused(archived: dict[str, bytes], path: Path) -> None:
+    recipe = json.loads(archived["recipe.json"]) | {"model": "mlp"}
+    message = refusal(path, packed(sealed(archived | {"recipe.json": json.dumps(recipe).encode()})))
+    assert "its weights are of convnet, but its recipe is of mlp" in message

@@ -207,7 +207,7 @@ HOSTILE = {
     "z" * 300 + ".png": "z" * 300 + ".png",
     "no suffix": "no suffix",
     "<b>猫</b>\n.png": "b>\n.png",
-    "\ud800.png": "\ud800.png",  # half a character
+    "\ud800.png": "\\ud800.png",  # half a character
     "*.png": "*.png",
     "1.png": "1.png",
 }

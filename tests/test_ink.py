@@ -299,3 +299,12 @@ def test_an_array_that_may_not_be_written_to_is_read():
     seen, _ = normalize_ink(picture[:, ::-1], *MNIST)
     mirrored, _ = normalize_ink(np.ascontiguousarray(picture[:, ::-1]), *MNIST)
     assert np.array_equal(seen, mirrored)
+
+
+def test_centring_by_mass_cuts_no_ink_off() -> None:
+    page = Image.new("L", (280, 280), 255)
+    seven = ((90, 50), (190, 50), (130, 230))  # its mass is high up, and so it comes down
+    ImageDraw.Draw(page).line(seven, fill=0, width=16, joint="curve")
+    result, _ = normalize_ink(np.asarray(page)[..., np.newaxis], 28, 28, 1.0, "mass", 0.08)
+    rows = np.flatnonzero(result[..., 0].max(axis=1) > 100)
+    assert (rows[0], rows[-1]) == (0, 27)

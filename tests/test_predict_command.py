@@ -22,6 +22,7 @@ from engine.dataset import open_dataset
 from engine.fetch import fetch
 from engine.predictions import load_predictions
 from engine.runs import Run
+from engine.words import sure
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def test_predict_answers_in_words(predicted: Predicted) -> None:
     answer = predicted.answers["text"]
     assert (answer.code, answer.stderr) == (0, "")
     expected = [
-        f"{row['file']}: {row['label']} ({row['confidence']:.1%})" for row in predicted.answers["json"].document[:3]
+        f"{row['file']}: {row['label']} ({sure(row['confidence'])})" for row in predicted.answers["json"].document[:3]
     ]
     assert answer.stdout.splitlines() == expected
 

@@ -54,7 +54,7 @@ def show_exports(run: Run) -> None:
     )
     words.markdown(
         "One plain PyTorch script, readable from top to bottom, that trains the same network with the same settings "
-        "without Loupe."
+        "without Loupe's code. A dataset that was imported it reads where Loupe keeps it: a line at its top says where."
     )
 
 

@@ -12,6 +12,7 @@ from engine.export.standalone import templates
 from engine.metrics import most_confused
 from engine.model_file import load_preprocessing
 from engine.predictions import Predictions, load_predictions
+from engine.preprocessing import Preprocessing
 from engine.recipes import settings_in_words
 from engine.runs import Run
 from engine.words import SPLIT_NAMES, counted, listed, shown
@@ -44,6 +45,7 @@ def model_card(run: Run, model: str, proof: Proof) -> str:
         "fingerprint": history.started.fingerprint if history.started else None,
         "counts": _counts(dataset, item),
         "trained_on": history.started.train_count if history.started else None,
+        "stored_smaller": _stored_smaller(dataset, preprocessing),
         "settings": settings_in_words(recipe, item),
         "made": run.made,
         "proof": proof,
@@ -81,6 +83,14 @@ def _pairs(predictions: Predictions | None) -> list[str]:
         f"{plain(truth)} taken for {plain(answer)} ({count:,} of {total:,})"
         for truth, answer, count, total in most_confused(predictions, PAIRS)
     ]
+
+
+def _stored_smaller(dataset: Dataset | None, preprocessing: Preprocessing) -> str:
+    """Say the size that the images are stored at, where the model sees them larger."""
+    if not dataset or not preprocessing.is_of_images or dataset.kind != "images":
+        return ""
+    height, width, _ = dataset.image_shape
+    return f"{width} x {height}" if max(height, width) < max(preprocessing.shape[:2]) else ""
 
 
 def _counts(dataset: Dataset | None, item: str) -> str:

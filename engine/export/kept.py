@@ -9,10 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock
+
 from engine.errors import LoupeError
 from engine.export.proof import Proof
 from engine.paths import PROJECT_ROOT, child_environment, writing_to
 from engine.runs import Run
+
+ERROR = "error: "
 
 
 @dataclass(frozen=True)
@@ -54,14 +58,21 @@ def find_export(run: Run, format: str) -> Kept | None:
 def make_export(run: Run, format: str, tell: Callable[[str], object]) -> None:
     """Export a run in a process of its own, and keep it, telling what is being done; raises LoupeError if it fails.
 
-    Whoever asked may be stopped meanwhile: the process then ends too.
+    Whoever asked may be stopped meanwhile: the process then ends too. Who asks for what is being made waits for it.
     """
     folder, about = _place(run, format)
+    with writing_to(run.path):
+        folder.parent.mkdir(exist_ok=True)
+    with FileLock(folder.parent / f".{format}.lock"):
+        if not find_export(run, format):
+            _make(run, format, folder, about, tell)
+
+
+def _make(run: Run, format: str, folder: Path, about: Path, tell: Callable[[str], object]) -> None:
     weights = run.weights.stat().st_mtime_ns
     with writing_to(run.path):
         about.unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
-        folder.parent.mkdir(exist_ok=True)
     process = subprocess.Popen(
         [sys.executable, "-m", "engine", "export", run.id, "--format", format, "--json", str(folder)],
         cwd=PROJECT_ROOT,
@@ -77,13 +88,14 @@ def make_export(run: Run, format: str, tell: Callable[[str], object]) -> None:
             said = ""
             for line in process.stderr or ():
                 said = line.strip()
-                tell(said)
+                if not said.startswith(ERROR):
+                    tell(said)
             document = process.stdout.read() if process.stdout else ""
             process.wait()
         finally:
             if process.returncode is None:
                 process.terminate()  # and leaves nothing behind
     if process.returncode:
-        raise LoupeError(said.removeprefix("error: ") or "The export ended without a word: memory may have run out.")
+        raise LoupeError(said.removeprefix(ERROR) or "The export ended without a word: memory may have run out.")
     with writing_to(run.path):
         about.write_text(json.dumps({"weights": weights, "proof": json.loads(document)["proof"]}) + "\n")

@@ -1,6 +1,7 @@
 """``predict.py``: a program that classifies with an exported model, and needs nothing of Loupe."""
 
 import ast
+import inspect
 import sys
 from collections import defaultdict
 from functools import cache
@@ -10,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from engine import ink, pixels
 from engine.preprocessing import Preprocessing
+from engine.words import sure
 
 
 def predict_program(model: str, preprocessing: Preprocessing) -> str:
@@ -18,7 +20,7 @@ def predict_program(model: str, preprocessing: Preprocessing) -> str:
     of_images, of_ink = preprocessing.is_of_images, preprocessing.ink is not None
     sources = [Path(module.__file__).read_text(encoding="utf-8") for module in _modules(of_images, of_ink)]
     runtime = "onnxruntime" if onnx else "torch"
-    own = ["argparse", "json", "sys", "numpy as np", runtime, *(["contextlib"] if of_images else [])]
+    own = ["argparse", "json", "sys", "warnings", "numpy as np", runtime, *(["contextlib"] if of_images else [])]
     imported = [*(f"import {module}" for module in own), "from pathlib import Path", *sources]
     return (
         templates()
@@ -31,6 +33,7 @@ def predict_program(model: str, preprocessing: Preprocessing) -> str:
             features=preprocessing.shape[0],
             items="pictures" if of_images else "rows of numbers",
             packages=[runtime, "numpy", *(["pillow"] if of_images else [])],
+            sure=inspect.getsource(sure),
             imports=merged_imports(imported),
             helpers="\n\n".join(without_imports(source) for source in sources),
         )

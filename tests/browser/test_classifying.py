@@ -56,7 +56,7 @@ def answer(page: Page) -> str:
 def test_an_uploaded_picture_is_answered_as_in_the_evaluation(page: Page, server: Server, finished: Run) -> None:
     open_classify(page, server, finished)
     page.locator("input[type=file]").set_input_files(digit_files(1))
-    expect(page.get_by_text("As the model sees it: 8 x 8")).to_be_visible()
+    expect(page.get_by_text("As the model sees it: 8\u00a0x\u00a08")).to_be_visible()
     expect(page.get_by_text("Bright where the evidence is")).to_be_visible()
     expect(page.get_by_text(re.compile("Like what it was trained on|Unlike anything in training"))).to_be_visible()
     assert answer(page) == str(load_predictions(finished.predictions("test")).predicted[0])

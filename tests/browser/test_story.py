@@ -102,7 +102,7 @@ def test_from_the_quick_start_to_a_picture_of_ones_own(server: Server, page: Pag
     )
     answer = predictions.classes[predictions.predicted[row]]
     expect(page.get_by_test_id("stMain").get_by_role("heading", name=answer, exact=True)).to_be_visible()
-    expect(page.get_by_text("As it came: 8 x 8 pixels")).to_be_visible()
+    expect(page.get_by_text("As it came: 8\u00a0x\u00a08 pixels")).to_be_visible()
     wait_until_settled(page)
     with page.expect_download() as download:
         page.get_by_role("button", name="Answers as CSV").click()

@@ -52,6 +52,7 @@ def test_what_cannot_be_exported_is_refused(run_of, at, tmp_path: Path) -> None:
         (run.id, "--format", "torch", str(tmp_path / "model.onnx")): "a file of the format torch ends in .pt2",
         (run.id, "--format", "tensorflow", str(tmp_path / "out")): "invalid choice: 'tensorflow'",
         (run.id, str(tmp_path / "out")): "the following arguments are required: --format",
+        (run.id, "--format", "onnx", ""): "No place was named to export to.",
         (run.id, "--format", "onnx"): "the following arguments are required: PATH",
     }.items():
         assert_refused(command("export", *arguments), reason)

@@ -2,6 +2,7 @@
 
 import os
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -42,12 +43,23 @@ def test_an_export_of_earlier_weights_is_not_offered_but_made_anew(run: Run) -> 
     assert find_export(run, "onnx")
 
 
+def test_two_who_ask_at_once_get_one_export(run: Run) -> None:
+    told: list[list[str]] = [[], []]
+    with ThreadPoolExecutor(2) as pool:
+        for ended in [pool.submit(make_export, run, "onnx", said.append) for said in told]:
+            ended.result()
+    assert sorted(map(len, told)) == [0, 2], "one makes it, the other waits and finds it"
+    assert find_export(run, "onnx")
+
+
 def test_why_an_export_failed_is_told(run: Run) -> None:
     run.weights.write_bytes(b"damaged")
-    with pytest.raises(LoupeError, match=r"weights\.safetensors of the run .* cannot be used"):
-        make_export(run, "onnx", lambda said: None)
+    said: list[str] = []
+    with pytest.raises(LoupeError, match=r"^weights\.safetensors of the run .* cannot be used"):
+        make_export(run, "onnx", said.append)
+    assert not any(each.startswith("error") for each in said)
     assert find_export(run, "onnx") is None
-    assert [path.name for path in (run.path / "exports").iterdir()] == []
+    assert [path.name for path in (run.path / "exports").iterdir()] == [".onnx.lock"]
 
 
 def test_an_export_that_is_not_waited_for_ends_and_leaves_nothing(run: Run) -> None:
@@ -60,7 +72,7 @@ def test_an_export_that_is_not_waited_for_ends_and_leaves_nothing(run: Run) -> N
     with pytest.raises(StoppedError):
         make_export(run, "onnx", stop)
     assert find_export(run, "onnx") is None
-    assert [path.name for path in (run.path / "exports").iterdir()] == []
+    assert [path.name for path in (run.path / "exports").iterdir()] == [".onnx.lock"]
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"weights": 1}', '{"weights": null, "proof": 3}'])

@@ -26,6 +26,7 @@ from engine.model_file import load_preprocessing
 from engine.paths import PROJECT_ROOT
 from engine.pictures import open_picture
 from engine.runs import Run
+from engine.words import sure
 
 KINDS = ["grey", "colour", "transferred"]
 TURNED = 6  # EXIF: on its side
@@ -172,7 +173,7 @@ def test_a_line_for_each_says_the_label_and_how_sure_it_is(files: list[str], exp
     (tmp_path / "a.png").write_bytes(Path(files[0]).read_bytes())
     (row,) = app_answers(exported.run, [files[0]])
     ended = predict(exported, "a.png", cwd=tmp_path)
-    assert ended == Ended(0, f"a.png: {row['label']} ({row['confidence']:.1%})\n", "")
+    assert ended == Ended(0, f"a.png: {row['label']} ({sure(row['confidence'])})\n", "")
 
 
 def test_a_bad_file_is_told_of_and_the_others_are_classified(files: list[str], export_of, tmp_path: Path) -> None:

@@ -133,7 +133,7 @@ def test_a_run_is_brought_in_beside_others(finished: Run, tmp_path: Path) -> Non
 def test_a_run_that_is_here_is_not_replaced(finished: Run, tmp_path: Path) -> None:
     archive_run(finished, tmp_path / "taken.zip")
     app = bring_in(open_page("runs"), (tmp_path / "taken.zip").read_bytes())
-    expected = f"The run {finished.id} is here already, and an archive replaces nothing. Delete that run first."
+    expected = f"The run {finished.id} is here already, and an archive replaces nothing."
     assert errors(app) == [expected]
     assert app.file_uploader[0].value is None, "it is let go of"
     assert errors(show(app)) == [], "told once"

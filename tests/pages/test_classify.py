@@ -25,7 +25,7 @@ from screen import (
     words,
 )
 
-from engine.classify_job import find_job, jobs_root
+from engine.classify_job import cancel_job, find_job, jobs_root
 from engine.dataset import Dataset
 from engine.pictures import SUFFIXES
 from engine.predictions import Predictions, load_predictions
@@ -101,8 +101,8 @@ def test_pictures_get_the_answers_of_the_evaluation(finished: Run, digits: Datas
         five = np.sort(predictions.probabilities[row])[-5:]
         np.testing.assert_allclose(answers["x"], 100 * five, atol=0.01)
         assert f"### {predictions.predicted[row]}" in words(app)
-        assert "As it came: 8 x 8 pixels" in words(app)
-        assert "As the model sees it: 8 x 8" in words(app)
+        assert "As it came: 8\u00a0x\u00a08 pixels" in words(app)
+        assert "As the model sees it: 8\u00a0x\u00a08" in words(app)
         assert "Bright where the evidence is" in words(app)
 
 
@@ -140,8 +140,8 @@ def test_the_answers_can_be_downloaded(finished: Run, digits: Dataset) -> None:
 def test_a_large_colour_picture_is_classified(finished: Run) -> None:
     app = upload(finished, {"photograph.png": png(np.full((300, 451, 3), 200, np.uint8))})
     assert not app.error
-    assert "As it came: 451 x 300 pixels" in words(app)
-    assert "As the model sees it: 8 x 8" in words(app)
+    assert "As it came: 451\u00a0x\u00a0300 pixels" in words(app)
+    assert "As the model sees it: 8\u00a0x\u00a08" in words(app)
 
 
 def test_what_is_no_picture_is_told_and_does_not_stop_the_others(finished: Run, digits: Dataset) -> None:
@@ -320,7 +320,7 @@ def test_a_name_that_is_no_text_is_shown_escaped(finished: Run, digits: Dataset,
     app = end_of_job(click(app, "Classify"))
     assert not app.exception
     assert table_of(app).file.tolist() == ["pictures/caf\\udce9.png"]
-    assert "As it came: 8 x 8 pixels" in words(app)
+    assert "As it came: 8\u00a0x\u00a08 pixels" in words(app)
 
 
 @pytest.mark.parametrize(
@@ -344,6 +344,29 @@ def test_a_job_of_another_run_is_left_when_that_is_chosen(finished: Run, digits:
     again = open_page("classify", run=other.name, job=job)
     assert "job" not in again.query_params
     assert again.file_uploader
+
+
+def test_a_job_that_goes_on_is_kept_in_reach_when_another_run_is_chosen(
+    finished: Run, digits: Dataset, tmp_path: Path
+) -> None:
+    content = next(iter(digit_images(digits, 1).values()))
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for number in range(3000):
+        (folder / f"{number}.png").write_bytes(content)
+    app = open_page("classify", run=finished.id, **{"from": "Folder"})
+    app.text_input(key="folder").set_value(str(folder))
+    job = click(app, "Classify").query_params["job"]
+    other = finished.path.with_name("20200101-000000-other")
+    shutil.copytree(finished.path, other)
+    elsewhere = open_page("classify", run=other.name, job=job)
+    try:
+        assert elsewhere.info[0].value == "Another run is still classifying pictures."
+        assert links(elsewhere)["See how far it is, or cancel it"] == ("classify", {"run": finished.id, "job": job})
+        assert elsewhere.file_uploader or elsewhere.text_input
+    finally:
+        cancel_job(job)
+        wait_until(lambda: not find_job(job).is_active)
 
 
 @pytest.mark.parametrize("job", ["nope", "../..", "..", "a/b", "x" * 300])

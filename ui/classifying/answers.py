@@ -135,10 +135,10 @@ def show_one(
         with pictures, st.container(horizontal=True, gap="small"):
             with st.container(width=FIGURE):
                 st.image(enlarged(look.original, SIDE), width="stretch")
-                st.caption(f"As it came: {width:,} x {height:,} pixels")
+                st.caption(f"As it came: {width:,}\u00a0x\u00a0{height:,} pixels")
             with st.container(width=FIGURE):
                 st.image(enlarged(look.seen, SIDE), width="stretch", output_format="PNG")
-                st.caption(f"As the model sees it: {columns} x {rows}")
+                st.caption(f"As the model sees it: {columns}\u00a0x\u00a0{rows}")
             with st.container(width=FIGURE):
                 show_evidence()
         chart.plotly_chart(probability_bars(look.top, true), config=CONFIG, key=f"top-{name}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import streamlit as st
 
-from engine.dataset import open_dataset
+from engine.dataset import is_prepared, open_dataset
 from engine.errors import LoupeError
 from engine.pictures import HEIF_SUFFIXES, SUFFIXES
 from engine.runs import Run
@@ -124,6 +124,12 @@ def _take_drawing(preprocessing: "Preprocessing") -> list[Given]:
 
 
 def _take_test_images(run: Run) -> list[Given]:
+    if not is_prepared(run.recipe.dataset):
+        show_problem(
+            f"The dataset {run.recipe.dataset} is not here any more. Get or import it again on the Explore page, or "
+            "classify files."
+        )
+        return []
     try:
         dataset = open_dataset(run.recipe.dataset)
     except LoupeError as error:

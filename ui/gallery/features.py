@@ -43,10 +43,10 @@ def have_features(features: "Features", rows: np.ndarray, what: str, key: str) -
     takes = estimates.get(features.values.name)
     if takes:
         with place.container():
-            asked = st.button(f"Put the {missing:,} {what} through the network", icon=":material/play_arrow:", key=key)
+            asked = st.button(f"Put the {what} through the network", icon=":material/play_arrow:", key=key)
             st.caption(
-                f"Takes about {duration(takes)}. Done once for this run, and kept beside the dataset; it may be left "
-                "and goes on where it was."
+                f"{missing:,} of {len(rows):,} are left, which takes about {duration(takes)}. Done once for this run, "
+                "and kept beside the dataset; it may be left and goes on where it was."
             )
         if not asked:
             return False
