@@ -34,6 +34,14 @@ class Item(NamedTuple):
     read: Callable[[], bytes]
 
 
+class Prepared(NamedTuple):
+    """A picture that was opened; what the model is given of it, and what was done to it for that, in words."""
+
+    picture: Picture
+    given: np.ndarray
+    note: str
+
+
 @dataclass(frozen=True)
 class Answer:
     """What a model says of one picture, or why nothing can be said.
@@ -152,14 +160,16 @@ def classify_all(
 ) -> Generator[Answer, None, None]:
     """Classify pictures in bounded memory, yielding their answers in order.
 
-    Files are read and pictures opened ahead of the model, by threads. A bad one is an answer with its reason.
+    Files are read, and pictures opened and their ink found, ahead of the model by threads. A bad one is an answer with
+    its reason.
     """
-    channels = classifier.preprocessing.image_shape[2]
+    prepare = partial(_prepare, classifier, normalize)
+    classifier.preprocessing.image_shape  # noqa: B018 - refuses a model of rows
     at_once = min(cores(), MOST_AT_ONCE)
-    opened: Queue[tuple[str, Future[Picture]] | BaseException | None] = Queue(at_once + 1)
+    opened: Queue[tuple[str, Future[Prepared]] | BaseException | None] = Queue(at_once + 1)
     over = Event()
 
-    def put(entry: tuple[str, Future[Picture]] | BaseException | None) -> None:
+    def put(entry: tuple[str, Future[Prepared]] | BaseException | None) -> None:
         while not over.is_set():
             with suppress(Full):
                 opened.put(entry, timeout=0.2)
@@ -168,7 +178,7 @@ def classify_all(
     def feed() -> None:
         try:
             for item in items:
-                put((item.name, _open(item, channels, pool)))
+                put((item.name, _open(item, prepare, pool)))
                 if over.is_set():
                     return
             put(None)
@@ -182,33 +192,45 @@ def classify_all(
         while (entry := opened.get()) is not None:
             if isinstance(entry, BaseException):
                 raise entry
-            yield _answer(classifier, *entry, normalize)
+            yield _answer(classifier, *entry)
     finally:
         over.set()
         pool.shutdown(cancel_futures=True)
 
 
-def _open(item: Item, channels: int, pool: ThreadPoolExecutor) -> Future[Picture]:
+def _open(item: Item, prepare: Callable[[bytes], Prepared], pool: ThreadPoolExecutor) -> Future[Prepared]:
     # Read here, one after the other: the files of a zip have one place to be read at.
-    failed: Future[Picture] = Future()
+    failed: Future[Prepared] = Future()
     try:
-        return pool.submit(open_picture, item.read(), channels)
+        return pool.submit(prepare, item.read())
     except Exception as error:
         failed.set_exception(error)
         return failed
 
 
-def _answer(classifier: Classifier, name: str, opened: Future[Picture], normalize: bool) -> Answer:
+def _prepare(classifier: Classifier, normalize: bool, content: bytes) -> Prepared:
+    return _normalized(classifier, open_picture(content, classifier.preprocessing.image_shape[2]), normalize)
+
+
+def _normalized(classifier: Classifier, picture: Picture, normalize: bool) -> Prepared:
+    return Prepared(picture, *(classifier.normalize(picture.pixels) if normalize else (picture.pixels, "")))
+
+
+def _answer(classifier: Classifier, name: str, opened: Future[Prepared]) -> Answer:
     try:
-        return answer(classifier, name, opened.result(), normalize)
+        return _classify(classifier, name, opened.result())
     except LoupeError as error:
         return Answer(name, error=str(error))
 
 
 def answer(classifier: Classifier, name: str, picture: Picture, normalize: bool = True) -> Answer:
     """Classify one picture that was opened; normalize: read ink as the training images have it, if they are of ink."""
-    pixels, note = classifier.normalize(picture.pixels) if normalize else (picture.pixels, "")
-    probabilities, seen = classifier.classify(pixels)
+    return _classify(classifier, name, _normalized(classifier, picture, normalize))
+
+
+def _classify(classifier: Classifier, name: str, prepared: Prepared) -> Answer:
+    picture, given, note = prepared
+    probabilities, seen = classifier.classify(given)
     return Answer(
         file=name,
         top=tuple(top(probabilities, classifier.classes)),
