@@ -1,5 +1,6 @@
 """Whether a picture is like anything that the model was trained on."""
 
+import hashlib
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +14,8 @@ from ui.wording import plain
 
 if TYPE_CHECKING:
     from engine.classifier import Classifier
+    from engine.neighbours import Neighbour
+    from engine.novelty import Novelty
 
 
 def show_likeness(run: Run, classifier: "Classifier", seen: np.ndarray) -> None:
@@ -27,8 +30,9 @@ def show_likeness(run: Run, classifier: "Classifier", seen: np.ndarray) -> None:
             if not have_features(novelty.features, novelty.rows, "training images", "compute-likeness"):
                 return
             place.empty()
-        threshold, near = novelty.threshold(), novelty.nearest(seen)
-    except LoupeError as error:
+        digest = hashlib.sha256(seen.tobytes()).hexdigest()
+        threshold, near = novelty.threshold(), _nearest(novelty.features.values.name, digest, novelty, seen)
+    except (LoupeError, OSError) as error:  # features may be deleted at any time, to make room for others
         st.caption(plain(error))
         return
     label, split = plain(classifier.classes[near.label]), SPLIT_NAMES[threshold.split]
@@ -42,3 +46,9 @@ def show_likeness(run: Run, classifier: "Classifier", seen: np.ndarray) -> None:
         )
     else:
         st.caption(f"Like what it was trained on. {explained} A picture of something else may be so as well.")
+
+
+# All features are read for it, which a change elsewhere on the page need not do again.
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _nearest(features: str, digest: str, _novelty: "Novelty", _seen: np.ndarray) -> "Neighbour":
+    return _novelty.nearest(_seen)
