@@ -4,7 +4,7 @@ import os
 
 import streamlit as st
 
-from engine.runs import WORKER_ENVIRONMENT
+from engine.runs.run import WORKER_ENVIRONMENT
 from ui.state import PAGES, note_arrival
 
 # Before PyTorch comes with the first page that asks a model: an image is there in two thirds of the time.

@@ -25,11 +25,11 @@ from torchvision.transforms import v2
 
 from benchmarks.environment import describe_machine, start_as_a_run_does
 from benchmarks.train_speed import spread
-from engine.classifier import Classifier, load_classifier
-from engine.classifying import Pictures, answer, classify_all
-from engine.machine import load_average
-from engine.pictures import open_picture
-from engine.runs import Run, open_run
+from engine.base.machine import load_average
+from engine.images.pictures import open_picture
+from engine.inference.batch import Pictures, answer, classify_all
+from engine.inference.classifier import Classifier, load_classifier
+from engine.runs.run import Run, open_run
 
 Image.MAX_IMAGE_PIXELS = None
 LARGE = 12_000

@@ -6,8 +6,8 @@ import sys
 
 import torch
 
-from engine import machine
-from engine.runs import WORKER_ENVIRONMENT
+from engine.base import machine
+from engine.runs.run import WORKER_ENVIRONMENT
 
 
 def start_as_a_run_does() -> None:

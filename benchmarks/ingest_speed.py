@@ -27,10 +27,10 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from PIL import Image, ImageOps, features
 
-from engine.importing import import_dataset
-from engine.ingest import Request
-from engine.machine import cores
-from engine.paths import PROJECT_ROOT, child_environment
+from engine.base.machine import cores
+from engine.base.paths import PROJECT_ROOT, child_environment
+from engine.importing.plan import Request
+from engine.importing.write import import_dataset
 
 PARTS = ("photographs", "tiny", "memory")
 PHOTOGRAPH = (2000, 1500)

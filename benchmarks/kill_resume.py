@@ -22,11 +22,11 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from benchmarks.environment import describe_machine
-from engine.catalogue import get
-from engine.predictions import load_predictions
-from engine.recipes import RECIPES, change, find_recipe
-from engine.records import Record
-from engine.runs import ACTIVE, Run, create_run, resume, start_process
+from engine.data.catalogue import get
+from engine.evaluation.predictions import load_predictions
+from engine.recipes.recipe import RECIPES, change, find_recipe
+from engine.runs.records import Record
+from engine.runs.run import ACTIVE, Run, create_run, resume, start_process
 
 FIXED = {"device": "cpu", "threads": 1, "precision": "float32", "convolutions": "onednn"}
 MEASURED = ("train_seconds", "images_per_second", "memory_mb")  # they differ from one run to the next

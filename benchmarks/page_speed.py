@@ -54,15 +54,15 @@ from benchmarks.environment import describe_machine
 from benchmarks.kill_resume import wait_for_end
 from benchmarks.train_speed import spread
 from benchmarks.transfer_speed import make_photographs, make_weights
-from engine.comparison import compare
-from engine.dataset import Split, open_dataset, save_dataset
-from engine.machine import load_average
-from engine.metrics import confusion_matrix
-from engine.paths import PROJECT_ROOT, child_environment
-from engine.predictions import Predictions, load_predictions
-from engine.recipes import change, find_recipe
-from engine.runs import Run, start
-from engine.selection import in_order
+from engine.base.machine import load_average
+from engine.base.paths import PROJECT_ROOT, child_environment
+from engine.data.dataset import Split, open_dataset, save_dataset
+from engine.evaluation.comparison import compare
+from engine.evaluation.metrics import confusion_matrix
+from engine.evaluation.predictions import Predictions, load_predictions
+from engine.evaluation.selection import in_order
+from engine.recipes.recipe import change, find_recipe
+from engine.runs.run import Run, start
 
 SIDE = 28
 PHOTOGRAPHS = 300

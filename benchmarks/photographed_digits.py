@@ -17,11 +17,11 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from benchmarks.environment import describe_machine
-from engine.classifier import Classifier, load_classifier
-from engine.dataset import open_dataset
-from engine.ink import normalize_ink
-from engine.ink_style import InkStyle, measure_ink_style
-from engine.runs import open_run
+from engine.data.dataset import open_dataset
+from engine.images.ink import normalize_ink
+from engine.images.ink_style import InkStyle, measure_ink_style
+from engine.inference.classifier import Classifier, load_classifier
+from engine.runs.run import open_run
 
 Random = np.random.Generator
 # Of large photographs, which take long to make, this share is looked at.

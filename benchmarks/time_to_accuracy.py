@@ -17,13 +17,14 @@ from torch import nn
 
 from benchmarks.environment import describe_machine, start_as_a_run_does
 from benchmarks.train_speed import plain_loop, spread
-from engine import machine, tuning
-from engine.catalogue import get
-from engine.dataset import Dataset, open_dataset
-from engine.inference import logits_in_batches
-from engine.preprocessing import build_preprocess, preprocessing_for
-from engine.recipes import Recipe, change, find_recipe
-from engine.training import Training, fit
+from engine.base import machine
+from engine.data.catalogue import get
+from engine.data.dataset import Dataset, open_dataset
+from engine.networks.inference import logits_in_batches
+from engine.networks.preprocessing import build_preprocess, preprocessing_for
+from engine.recipes.recipe import Recipe, change, find_recipe
+from engine.training import tuning
+from engine.training.loop import Training, fit
 
 PAIRS = {"cifar10": ("cifar10-blitz", "cifar10-fast"), "mnist": ("mnist-lenet5", "mnist-fast")}
 

@@ -27,13 +27,14 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from benchmarks.environment import describe_machine, start_as_a_run_does
-from engine import machine, tuning
-from engine.catalogue import get
-from engine.dataset import Dataset as StoredDataset
-from engine.dataset import open_dataset
-from engine.models import build_model
-from engine.recipes import RECIPES, Recipe, change, find_recipe
-from engine.training import Training, fit
+from engine.base import machine
+from engine.data.catalogue import get
+from engine.data.dataset import Dataset as StoredDataset
+from engine.data.dataset import open_dataset
+from engine.networks.models import build_model
+from engine.recipes.recipe import RECIPES, Recipe, change, find_recipe
+from engine.training import tuning
+from engine.training.loop import Training, fit
 
 WARM_UP_SECONDS = 0.5
 

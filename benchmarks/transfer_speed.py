@@ -41,12 +41,12 @@ from torchvision import models
 from benchmarks.environment import describe_machine, start_as_a_run_does
 from benchmarks.kill_resume import wait_for_end
 from benchmarks.train_speed import spread
-from engine.dataset import begin_dataset, finish_dataset, open_dataset
-from engine.machine import peak_memory
-from engine.paths import data_root
-from engine.recipes import Recipe, change, find_recipe
-from engine.runs import Run, create_run, start
-from engine.worker import execute
+from engine.base.machine import peak_memory
+from engine.base.paths import data_root
+from engine.data.dataset import begin_dataset, finish_dataset, open_dataset
+from engine.recipes.recipe import Recipe, change, find_recipe
+from engine.runs.run import Run, create_run, start
+from engine.training.worker import execute
 
 SIDE, CLASSES = 224, 10
 IMAGE_BYTES = SIDE * SIDE * 3

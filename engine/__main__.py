@@ -14,25 +14,28 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from engine import catalogue, comparison, recipes, runs
-from engine.backbones import suited
-from engine.dataset import Dataset, is_prepared, open_dataset
-from engine.errors import LoupeError, reason_of
-from engine.evaluation import evaluation
-from engine.importing import import_dataset
-from engine.ingest import DEFAULT_TEST_SHARE, Plan, Request, check_request, plan_import
-from engine.inspection import DEFAULT_THRESHOLD, MAX_DISTANCE, as_document, inspect, load_inspection
-from engine.log import History
-from engine.metrics import wilson_interval
-from engine.origins import BAD_FILES, original_sizes, read_bad_files
-from engine.paths import weights_folder
-from engine.pictures import FITS
-from engine.predictions import Predictions, load_predictions
-from engine.recipes import published, published_in_words
-from engine.records import Epoch, Evaluating, Extracting, Preparing, Record, Started, Step
-from engine.runs import ACTIVE, WORKER_ENVIRONMENT, Run
-from engine.steps import result_of
-from engine.words import counted, in_bytes, listed, shown, sure
+from engine.audit.inspection import DEFAULT_THRESHOLD, MAX_DISTANCE, as_document, inspect, load_inspection
+from engine.base.errors import LoupeError, reason_of
+from engine.base.paths import weights_folder
+from engine.base.progress import result_of
+from engine.base.text import counted, in_bytes, listed, shown, sure
+from engine.data import catalogue
+from engine.data.dataset import Dataset, is_prepared, open_dataset
+from engine.data.source_files import BAD_FILES, original_sizes, read_bad_files
+from engine.evaluation import comparison
+from engine.evaluation.metrics import wilson_interval
+from engine.evaluation.predictions import Predictions, load_predictions
+from engine.evaluation.summary import evaluation
+from engine.images.pictures import FITS
+from engine.importing.plan import DEFAULT_TEST_SHARE, Plan, Request, check_request, plan_import
+from engine.importing.write import import_dataset
+from engine.recipes import recipe as recipes
+from engine.recipes.backbones import suited
+from engine.recipes.recipe import published, published_in_words
+from engine.runs import run as runs
+from engine.runs.log import History
+from engine.runs.records import Epoch, Evaluating, Extracting, Preparing, Record, Started, Step
+from engine.runs.run import ACTIVE, WORKER_ENVIRONMENT, Run
 
 PAIRS_TOLD = 10
 CLASSES_TOLD = 10
@@ -208,8 +211,9 @@ def train(args: argparse.Namespace) -> tuple[object, str, int]:
 def _ready(recipe: recipes.Recipe) -> tuple[recipes.Recipe, Dataset]:
     """Get what a recipe needs that is not here, and settle how this machine runs it."""
     os.environ |= runs.WORKER_ENVIRONMENT  # before torch is imported, which its threads go by
-    from engine import machine, tuning
-    from engine.pretrained import fetch_weights
+    from engine.base import machine
+    from engine.training import tuning
+    from engine.training.pretrained import fetch_weights
 
     runs.require_sources(recipe)
     downloads = [catalogue.get(recipe.dataset)]
@@ -227,7 +231,7 @@ def _ready(recipe: recipes.Recipe) -> tuple[recipes.Recipe, Dataset]:
 
 def rehearse(args: argparse.Namespace) -> tuple[object, str, int]:
     """The one-minute check: try a recipe before a long run, and say what to expect."""
-    from engine.rehearsal import rehearse as rehearse_recipe
+    from engine.advice.rehearsal import rehearse as rehearse_recipe
 
     checks = result_of(rehearse_recipe(*_ready(_recipe(args))), say)
     lines = [f"{check.verdict:4}  {check.name}: {check.text}" for check in checks]
@@ -238,11 +242,11 @@ def find_rate(args: argparse.Namespace) -> tuple[object, str, int]:
     """Find a learning rate: train at rising rates for a moment, and see where the loss falls."""
     import torch
 
-    from engine.machine import is_out_of_memory
-    from engine.pretrained import load_pretrained
-    from engine.rate_finder import RATES, find_learning_rate
-    from engine.training import Training
-    from engine.worker import too_little_memory
+    from engine.advice.rate_finder import RATES, find_learning_rate
+    from engine.base.machine import is_out_of_memory
+    from engine.training.loop import Training
+    from engine.training.pretrained import load_pretrained
+    from engine.training.worker import too_little_memory
 
     def in_words(record: Step | Extracting) -> str:
         if isinstance(record, Extracting):
@@ -414,7 +418,7 @@ def compare(args: argparse.Namespace) -> tuple[object, str, int]:
 
 def report(args: argparse.Namespace) -> tuple[object, str, int]:
     """Write the whole evaluation of a run as one HTML file, which opens in any browser, without a network."""
-    from engine.report import check_target, write_report
+    from engine.export.report import check_target, write_report
 
     path = Path(args.file)
     check_target(path)
@@ -433,7 +437,7 @@ def report(args: argparse.Namespace) -> tuple[object, str, int]:
 
 def archive(args: argparse.Namespace) -> tuple[object, str, int]:
     """Write a run to one file, to be restored in another Loupe, with all that it takes to train it further."""
-    from engine.archive import archive_run
+    from engine.runs.archive import archive_run
 
     run = runs.open_run(args.run)
     archived = archive_run(run, Path(args.file))
@@ -445,7 +449,7 @@ def archive(args: argparse.Namespace) -> tuple[object, str, int]:
 
 def restore(args: argparse.Namespace) -> tuple[object, str, int]:
     """Bring in a run from its archive. Nothing in the file is executed, and no run is replaced."""
-    from engine.archive import restore_run
+    from engine.runs.archive import restore_run
 
     # Ended so too, it leaves nothing behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -465,7 +469,7 @@ def _predictions(run: Run, split: str) -> Predictions:
     if not path.exists():
         if run.status() in ACTIVE:
             raise LoupeError(f"The run {run.id} is still going on. Wait for its end, or stop it, then evaluate it.")
-        from engine.classifier import gather, load_classifier
+        from engine.inference.classifier import gather, load_classifier
 
         classifier = load_classifier(run)
         for progress in gather(classifier, run, open_dataset(run.recipe.dataset), split):
@@ -476,8 +480,8 @@ def _predictions(run: Run, split: str) -> Predictions:
 def predict(args: argparse.Namespace) -> tuple[object, str, int]:
     """Classify pictures: files, folders, zips and globs, or - for a list of paths on standard input."""
     run = runs.open_run(args.run)
-    from engine.classifier import load_classifier
-    from engine.classifying import Pictures, classify_all
+    from engine.inference.batch import Pictures, classify_all
+    from engine.inference.classifier import load_classifier
 
     classifier = load_classifier(run)
     paths = (path for named in args.paths for path in (_listed_paths() if named == "-" else (named,)))

@@ -3,9 +3,9 @@ from typing import TYPE_CHECKING, BinaryIO, Never
 
 import streamlit as st
 
-from engine.catalogue import kind_of
-from engine.classify_job import find_job, read_picture, start_job
-from engine.errors import LoupeError
+from engine.base.errors import LoupeError
+from engine.data.catalogue import kind_of
+from engine.inference.classify_job import find_job, read_picture, start_job
 from ui.classifying.answers import show_bad, show_one, show_table
 from ui.classifying.asking import ask, show_evidence
 from ui.classifying.inputs import Given, choose_pictures
@@ -16,7 +16,7 @@ from ui.state import choose_run, enter, head, link
 from ui.wording import show_problem
 
 if TYPE_CHECKING:
-    from engine.classifier import Classifier
+    from engine.inference.classifier import Classifier
 
 enter()
 

@@ -1,8 +1,8 @@
 import streamlit as st
 
-from engine.evaluation import evaluation
-from engine.predictions import Predictions
-from engine.runs import Run
+from engine.evaluation.predictions import Predictions
+from engine.evaluation.summary import evaluation
+from engine.runs.run import Run
 from ui.evaluation.certainty import show_certainty
 from ui.evaluation.classes import show_classes
 from ui.evaluation.comparing import show_comparison

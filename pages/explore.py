@@ -1,10 +1,10 @@
 import streamlit as st
 
-from engine.catalogue import CATALOGUE, get, title_of
-from engine.dataset import Dataset, delete_dataset, is_prepared, open_dataset
-from engine.errors import LoupeError
-from engine.origins import BAD_FILES, read_bad_files
-from engine.words import counted, duration, listed, shown
+from engine.base.errors import LoupeError
+from engine.base.text import counted, duration, listed, shown
+from engine.data.catalogue import CATALOGUE, get, title_of
+from engine.data.dataset import Dataset, delete_dataset, is_prepared, open_dataset
+from engine.data.source_files import BAD_FILES, read_bad_files
 from ui.explorer.averages import show_averages
 from ui.explorer.balance import show_balance
 from ui.explorer.copies import show_copies, show_odd

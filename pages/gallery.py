@@ -1,11 +1,11 @@
 import numpy as np
 import streamlit as st
 
-from engine.catalogue import item_of
-from engine.dataset import Dataset
-from engine.predictions import Predictions
-from engine.runs import Run
-from engine.words import SPLIT_NAMES, counted, shown
+from engine.base.text import SPLIT_NAMES, counted, shown
+from engine.data.catalogue import item_of
+from engine.data.dataset import Dataset
+from engine.evaluation.predictions import Predictions
+from engine.runs.run import Run
 from ui.gallery.filters import choose_images
 from ui.gallery.map import show_map
 from ui.gallery.one import show_one

@@ -1,10 +1,10 @@
 import streamlit as st
 
-from engine.catalogue import describe_datasets
-from engine.errors import LoupeError
-from engine.machine import cores, gpu_name
-from engine.recipes import find_recipe
-from engine.runs import start
+from engine.base.errors import LoupeError
+from engine.base.machine import cores, gpu_name
+from engine.data.catalogue import describe_datasets
+from engine.recipes.recipe import find_recipe
+from engine.runs.run import start
 from ui.importing import NEW
 from ui.state import enter, go, link
 from ui.tables import rows_version, run_table, run_table_columns

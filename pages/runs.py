@@ -1,7 +1,7 @@
 import streamlit as st
 
-from engine.errors import LoupeError
-from engine.runs import delete_run, open_run
+from engine.base.errors import LoupeError
+from engine.runs.run import delete_run, open_run
 from ui.archiving import bring_in, offer_archive
 from ui.exporting import show_exports
 from ui.state import enter, go, link

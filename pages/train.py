@@ -1,10 +1,10 @@
 import streamlit as st
 
-from engine.catalogue import kind_of
-from engine.errors import LoupeError
-from engine.recipes import FIELDS, published_in_words
-from engine.runs import ACTIVE, Run, list_runs, open_run, resume, start
-from engine.words import counted
+from engine.base.errors import LoupeError
+from engine.base.text import counted
+from engine.data.catalogue import kind_of
+from engine.recipes.recipe import FIELDS, published_in_words
+from engine.runs.run import ACTIVE, Run, list_runs, open_run, resume, start
 from ui.advice import offer_advice, show_advice
 from ui.layers import show_layers
 from ui.live import going_on, show_run

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from engine.predictions import Predictions
+from engine.evaluation.predictions import Predictions
 
 CLASSES = ("ant", "bee", "cat", "dog")
 

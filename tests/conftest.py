@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from processes import ending_its_runs, folders, wait_until
 
-from engine.dataset import Dataset, Split, open_dataset, save_dataset
-from engine.recipes import change, find_recipe
-from engine.runs import ACTIVE, Run, start
+from engine.data.dataset import Dataset, Split, open_dataset, save_dataset
+from engine.recipes.recipe import change, find_recipe
+from engine.runs.run import ACTIVE, Run, start
 
 MakeColours = Callable[..., Dataset]
 
@@ -56,7 +56,7 @@ def fixed_seeds_and_threads() -> None:
 @pytest.fixture(scope="session")
 def digits_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder with the digits prepared in it, once for all tests: not to be written to."""
-    from engine.fetch import fetch
+    from engine.data.download import fetch
 
     folder = tmp_path_factory.mktemp("digits")
     with pytest.MonkeyPatch.context() as patch:

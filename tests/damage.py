@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from engine.dataset import Dataset, Split, open_dataset, save_dataset
-from engine.predictions import Predictions, load_predictions, save_predictions
-from engine.recipes import change
-from engine.records import Failed, Preparing, to_line
-from engine.runs import Run, open_run
+from engine.data.dataset import Dataset, Split, open_dataset, save_dataset
+from engine.evaluation.predictions import Predictions, load_predictions, save_predictions
+from engine.recipes.recipe import change
+from engine.runs.records import Failed, Preparing, to_line
+from engine.runs.run import Run, open_run
 
 FAILURE = "lenet5 needs images of at least 28 x 28 pixels, but these are 8 x 8. Choose another model."
 

@@ -9,7 +9,7 @@ from picture_files import result_of
 from torch import nn
 
 from engine.export.exporting import Export, export
-from engine.runs import Run
+from engine.runs.run import Run
 
 # Names of classes may be anything.
 HOSTILE = ("<b>red</b> | `x` *y* _z_ [a](b) &amp; $c$", "绿色\n# green\x1b[2J", 'blue \\ " ' + "very " * 60)

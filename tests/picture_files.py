@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine.dataset import Dataset, open_dataset, prepared_root
-from engine.errors import LoupeError
-from engine.importing import import_dataset
-from engine.ingest import Listing, Plan, Request, make_plan
+from engine.base.errors import LoupeError
+from engine.data.dataset import Dataset, open_dataset, prepared_root
+from engine.importing.plan import Listing, Plan, Request, make_plan
+from engine.importing.write import import_dataset
 
 Files = Mapping[str, bytes]
 
@@ -127,7 +127,7 @@ def left_behind() -> list[str]:
 
 def files_of(dataset: Dataset, split: str) -> list[str]:
     """List the names of the files that a split's images came from, in their order."""
-    from engine.origins import open_origins
+    from engine.data.source_files import open_origins
 
     origins = open_origins(dataset, split)
     return [origins.of(row)["file"] for row in range(len(origins))]

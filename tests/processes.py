@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.paths import PROJECT_ROOT
-from engine.runs import ACTIVE, list_runs
+from engine.base.paths import PROJECT_ROOT
+from engine.runs.run import ACTIVE, list_runs
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 120) -> None:

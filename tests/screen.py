@@ -18,7 +18,7 @@ from streamlit.runtime.pages_manager import PagesManager
 from streamlit.runtime.state.session_state import STREAMLIT_INTERNAL_KEY_PREFIX
 from streamlit.testing.v1 import AppTest, app_test
 
-from engine.paths import PROJECT_ROOT
+from engine.base.paths import PROJECT_ROOT
 from ui.wording import WORD_JOINER
 
 PAGES = ("home", "explore", "train", "evaluate", "gallery", "classify", "runs")

@@ -8,39 +8,39 @@ from pathlib import Path
 
 import pytest
 
-from engine.paths import PROJECT_ROOT
+from engine.base.paths import PROJECT_ROOT
 
 SLOW = ("torch", "torchvision", "sklearn", "scipy", "pandas", "pyarrow")
 LIGHT = [
-    "engine.catalogue",
-    "engine.dataset",
-    "engine.recipes",
-    "engine.records",
-    "engine.log",
-    "engine.runs",
-    "engine.predictions",
-    "engine.metrics",
-    "engine.selection",
-    "engine.evaluation",
-    "engine.calibration",
-    "engine.comparison",
-    "engine.report",
-    "engine.backbones",
-    "engine.doctor",
-    "engine.embedding",
-    "engine.pictures",
-    "engine.worker",
-    "engine.ingest",
-    "engine.importing",
-    "engine.import_job",
-    "engine.inspection",
-    "engine.statistics",
-    "engine.origins",
-    "engine.machine",
-    "engine.pixels",
-    "engine.ink",
-    "engine.archive",
-    "engine.classify_job",
+    "engine.data.catalogue",
+    "engine.data.dataset",
+    "engine.recipes.recipe",
+    "engine.runs.records",
+    "engine.runs.log",
+    "engine.runs.run",
+    "engine.evaluation.predictions",
+    "engine.evaluation.metrics",
+    "engine.evaluation.selection",
+    "engine.evaluation.summary",
+    "engine.evaluation.calibration",
+    "engine.evaluation.comparison",
+    "engine.export.report",
+    "engine.recipes.backbones",
+    "engine.advice.doctor",
+    "engine.inference.embedding",
+    "engine.images.pictures",
+    "engine.training.worker",
+    "engine.importing.plan",
+    "engine.importing.write",
+    "engine.importing.import_job",
+    "engine.audit.inspection",
+    "engine.data.statistics",
+    "engine.data.source_files",
+    "engine.base.machine",
+    "engine.images.pixels",
+    "engine.images.ink",
+    "engine.runs.archive",
+    "engine.inference.classify_job",
     "engine.export.exporting",
     "engine.export.kept",
     "engine.__main__",
@@ -121,5 +121,5 @@ def test_no_file_of_the_engine_names_the_pages(file):
 
 
 def test_the_way_to_torch_is_found():
-    assert way_to_torch(PROJECT_ROOT / "engine" / "classifier.py")
-    assert way_to_torch(PROJECT_ROOT / "engine" / "worker.py") == []
+    assert way_to_torch(PROJECT_ROOT / "engine/inference/classifier.py")
+    assert way_to_torch(PROJECT_ROOT / "engine/training/worker.py") == []

@@ -6,13 +6,13 @@ from typing import Any
 
 import streamlit as st
 
-from engine.dataset import is_prepared, open_dataset
-from engine.doctor import Finding, diagnose
-from engine.errors import LoupeError
-from engine.log import History
-from engine.recipes import Recipe, change
-from engine.records import FINAL
-from engine.runs import Run, require_sources
+from engine.advice.doctor import Finding, diagnose
+from engine.base.errors import LoupeError
+from engine.data.dataset import is_prepared, open_dataset
+from engine.recipes.recipe import Recipe, change
+from engine.runs.log import History
+from engine.runs.records import FINAL
+from engine.runs.run import Run, require_sources
 from ui.charts import CONFIG, rate_curve
 from ui.commands import Command, as_arguments
 from ui.recipe_form import fill_form, in_short

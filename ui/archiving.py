@@ -6,10 +6,10 @@ from pathlib import Path
 
 import streamlit as st
 
-from engine.archive import archive_run, restore_run
-from engine.errors import LoupeError
-from engine.runs import ACTIVE, open_run
-from engine.words import in_bytes, shown
+from engine.base.errors import LoupeError
+from engine.base.text import in_bytes, shown
+from engine.runs.archive import archive_run, restore_run
+from engine.runs.run import ACTIVE, open_run
 from ui.importing import MAX_UPLOAD_MB
 from ui.state import link
 from ui.wording import plain, show_problem

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from engine.augmentations import FIELDS, Augmentation, parse_augmentation
-from engine.catalogue import kind_of
-from engine.dataset import is_prepared, open_dataset
-from engine.errors import LoupeError
-from engine.pictures import JPEG_FROM_PIXELS, data_url
-from engine.recipes import Recipe
+from engine.base.errors import LoupeError
+from engine.data.catalogue import kind_of
+from engine.data.dataset import is_prepared, open_dataset
+from engine.images.pictures import JPEG_FROM_PIXELS, data_url
+from engine.recipes.augmentation import FIELDS, Augmentation, parse_augmentation
+from engine.recipes.recipe import Recipe
 from ui.wording import show_problem
 
 SAMPLES = 8
@@ -221,7 +221,7 @@ def changed_versions(images: np.ndarray, augmentation: Augmentation, seed: int) 
     """Change each image several times over as training does; returns uint8 (images, versions, height, ...)."""
     import torch
 
-    from engine.augmentation import augment
+    from engine.networks.augment import augment
 
     batch = torch.from_numpy(images.repeat(VERSIONS, axis=0))
     changed = augment(batch, augmentation, torch.Generator().manual_seed(seed))

@@ -10,8 +10,8 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from engine.log import History, best_epoch
-from engine.words import SPLIT_NAMES, sure
+from engine.base.text import SPLIT_NAMES, sure
+from engine.runs.log import History, best_epoch
 from ui.tables import thinned
 
 # Right and wrong: safe for colour-blind eyes, and never the only sign.

@@ -11,9 +11,9 @@ import tempfile
 import weakref
 from typing import IO, Any
 
-from engine.errors import LoupeError
-from engine.paths import PROJECT_ROOT, child_environment
-from engine.recipes import FIELDS, RECIPES, Recipe
+from engine.base.errors import LoupeError
+from engine.base.paths import PROJECT_ROOT, child_environment
+from engine.recipes.recipe import FIELDS, RECIPES, Recipe
 
 LAST_WORDS = 4096  # bytes of what a process has told that are looked at
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import streamlit as st
 
-from engine.pictures import JPEG_FROM_PIXELS, data_url
+from engine.images.pictures import JPEG_FROM_PIXELS, data_url
 
 # Images are sent with so many pixels for each of a tile's, for tiles that are wider and screens that are finer.
 SHARPEST = 3

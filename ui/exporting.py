@@ -5,10 +5,10 @@ from pathlib import Path
 
 import streamlit as st
 
-from engine.errors import LoupeError
+from engine.base.errors import LoupeError
+from engine.base.text import in_bytes
 from engine.export.kept import Kept, find_export, make_export
-from engine.runs import ACTIVE, Run
-from engine.words import in_bytes
+from engine.runs.run import ACTIVE, Run
 from ui.wording import plain, show_problem
 
 # Of a download Streamlit has several copies in memory for a moment.

@@ -8,9 +8,12 @@ from urllib.parse import unquote
 
 import streamlit as st
 
-from engine.dataset import is_prepared, prepared_names
-from engine.errors import LoupeError
-from engine.import_job import (
+from engine.base.errors import LoupeError
+from engine.base.progress import result_of
+from engine.base.text import SPLIT_NAMES
+from engine.data.dataset import is_prepared, prepared_names
+from engine.images.pictures import FITS
+from engine.importing.import_job import (
     cancel_import,
     delete_upload,
     find_import,
@@ -19,7 +22,7 @@ from engine.import_job import (
     place_for_upload,
     start_import,
 )
-from engine.ingest import (
+from engine.importing.plan import (
     DEFAULT_TEST_SHARE,
     HIGHEST_SIDE,
     LOWEST_SIDE,
@@ -29,9 +32,6 @@ from engine.ingest import (
     plan_import,
     require_free_name,
 )
-from engine.pictures import FITS
-from engine.steps import result_of
-from engine.words import SPLIT_NAMES
 from ui.state import go, link
 from ui.wording import plain, show_problem
 

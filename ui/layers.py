@@ -2,10 +2,10 @@
 
 import streamlit as st
 
-from engine.dataset import is_prepared, open_dataset
-from engine.errors import LoupeError
-from engine.recipes import Recipe
-from engine.words import counted
+from engine.base.errors import LoupeError
+from engine.base.text import counted
+from engine.data.dataset import is_prepared, open_dataset
+from engine.recipes.recipe import Recipe
 from ui.wording import plain, show_problem
 
 
@@ -44,14 +44,14 @@ def _in_words(sample_shape: tuple[int, ...]) -> str:
 @st.cache_data(max_entries=50, show_spinner="Loading PyTorch")
 def _shape(recipe: Recipe, fingerprint: str) -> tuple[int, ...]:
     """Return what the network sees of the recipe's dataset."""
-    from engine.pretrained import preprocessing_of
+    from engine.training.pretrained import preprocessing_of
 
     return preprocessing_of(recipe, open_dataset(recipe.dataset)).model_shape
 
 
 @st.cache_data(max_entries=50, show_spinner="Building the network")
 def _layers(model: str, shape: tuple[int, ...], num_classes: int, head: str) -> list[dict]:
-    from engine.models import build_model, layer_table
+    from engine.networks.models import build_model, layer_table
 
     table = layer_table(build_model(model, shape, num_classes, head), shape)
     return [

@@ -5,12 +5,12 @@ import io
 
 import streamlit as st
 
-from engine.catalogue import item_of
-from engine.log import History, best_epoch, history_rows
-from engine.recipes import published
-from engine.records import Evaluating, Extracting, Preparing
-from engine.runs import ACTIVE, Run, list_runs
-from engine.words import SPLIT_NAMES, counted, duration, in_bytes, listed
+from engine.base.text import SPLIT_NAMES, counted, duration, in_bytes, listed
+from engine.data.catalogue import item_of
+from engine.recipes.recipe import published
+from engine.runs.log import History, best_epoch, history_rows
+from engine.runs.records import Evaluating, Extracting, Preparing
+from engine.runs.run import ACTIVE, Run, list_runs
 from ui.advice import show_doctor
 from ui.charts import curves, picture_config, rates
 from ui.tables import STATUS_ICONS, beside_published, seconds_in_words

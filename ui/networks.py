@@ -2,12 +2,12 @@
 
 import streamlit as st
 
-from engine.backbones import BACKBONES, suited
-from engine.catalogue import kind_of
-from engine.dataset import is_prepared, open_dataset
-from engine.paths import weights_folder
-from engine.recipes import MODELS, Recipe
-from engine.words import counted
+from engine.base.paths import weights_folder
+from engine.base.text import counted
+from engine.data.catalogue import kind_of
+from engine.data.dataset import is_prepared, open_dataset
+from engine.recipes.backbones import BACKBONES, suited
+from engine.recipes.recipe import MODELS, Recipe
 
 
 def about_model(recipe: Recipe) -> str:

@@ -3,12 +3,12 @@
 import numpy as np
 import streamlit as st
 
-from engine.dataset import Dataset
-from engine.errors import LoupeError
-from engine.origins import open_origins
-from engine.predictions import Predictions
-from engine.runs import Run, dataset_of
-from engine.words import sure
+from engine.base.errors import LoupeError
+from engine.base.text import sure
+from engine.data.dataset import Dataset
+from engine.data.source_files import open_origins
+from engine.evaluation.predictions import Predictions
+from engine.runs.run import Run, dataset_of
 from ui.contact_sheet import Tile
 from ui.wording import plain
 

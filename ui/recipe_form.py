@@ -7,14 +7,14 @@ from typing import Any
 
 import streamlit as st
 
-from engine.backbones import BACKBONES, suited
-from engine.catalogue import CATALOGUE, dataset_names, kind_of, title_of
-from engine.dataset import is_prepared, open_dataset
-from engine.errors import LoupeError
-from engine.paths import weights_folder
-from engine.recipes import ABOUT, FIELDS, MACHINE_FIELDS, MODELS, RECIPES, TYPES, Recipe, change
-from engine.runs import list_runs
-from engine.words import counted
+from engine.base.errors import LoupeError
+from engine.base.paths import weights_folder
+from engine.base.text import counted
+from engine.data.catalogue import CATALOGUE, dataset_names, kind_of, title_of
+from engine.data.dataset import is_prepared, open_dataset
+from engine.recipes.backbones import BACKBONES, suited
+from engine.recipes.recipe import ABOUT, FIELDS, MACHINE_FIELDS, MODELS, RECIPES, TYPES, Recipe, change
+from engine.runs.run import list_runs
 from ui.augmentation import choose_augmentation
 from ui.tables import label
 

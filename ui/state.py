@@ -6,12 +6,12 @@ from typing import Any, Never, TypeVar
 import streamlit as st
 from streamlit.runtime.pages_manager import PagesManager
 
-from engine.catalogue import dataset_names, title_of
-from engine.dataset import open_dataset
-from engine.errors import LoupeError
-from engine.predictions import Predictions
-from engine.runs import ACTIVE, Run, list_runs, open_run
-from engine.words import SPLIT_NAMES, shown
+from engine.base.errors import LoupeError
+from engine.base.text import SPLIT_NAMES, shown
+from engine.data.catalogue import dataset_names, title_of
+from engine.data.dataset import open_dataset
+from engine.evaluation.predictions import Predictions
+from engine.runs.run import ACTIVE, Run, list_runs, open_run
 from ui.tables import STATUS_ICONS, history_of, label, predictions_of, summarize
 from ui.wording import plain, show_problem
 
@@ -236,7 +236,7 @@ def open_predictions(run: Run) -> Predictions:
 
 def evaluate_now(run: Run) -> None:
     """Run a model that was left without an evaluation on its images."""
-    from engine.classifier import gather, has_split, load_classifier
+    from engine.inference.classifier import gather, has_split, load_classifier
 
     bar = st.progress(0.0, text="Loading the model")
     try:

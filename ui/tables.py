@@ -8,13 +8,13 @@ from typing import Any, TypeVar
 import pandas as pd
 import streamlit as st
 
-from engine.catalogue import item_of
-from engine.errors import LoupeError
-from engine.log import History
-from engine.metrics import wilson_interval
-from engine.predictions import Predictions, load_predictions
-from engine.runs import Run, list_runs, open_run
-from engine.words import SPLIT_NAMES, counted, duration
+from engine.base.errors import LoupeError
+from engine.base.text import SPLIT_NAMES, counted, duration
+from engine.data.catalogue import item_of
+from engine.evaluation.metrics import wilson_interval
+from engine.evaluation.predictions import Predictions, load_predictions
+from engine.runs.log import History
+from engine.runs.run import Run, list_runs, open_run
 
 # No curve has more points than this in the browser, where a chart is some 400 pixels wide.
 MOST_POINTS = 500

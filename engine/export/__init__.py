@@ -1,1 +1,1 @@
-"""A trained model taken away: as a graph, as a program, or as a script that trains it again."""
+"""A model, a script or a report, taken away."""

@@ -3,19 +3,19 @@
 import re
 from typing import Any
 
-from engine.catalogue import item_of
-from engine.dataset import Dataset, is_prepared, open_dataset
-from engine.errors import LoupeError
-from engine.evaluation import evaluation
+from engine.base.errors import LoupeError
+from engine.base.text import SPLIT_NAMES, counted, listed, shown
+from engine.data.catalogue import item_of
+from engine.data.dataset import Dataset, is_prepared, open_dataset
+from engine.evaluation.metrics import most_confused
+from engine.evaluation.predictions import Predictions, load_predictions
+from engine.evaluation.summary import evaluation
 from engine.export.proof import LIMIT, Proof
 from engine.export.standalone import templates
-from engine.metrics import most_confused
-from engine.model_file import load_preprocessing
-from engine.predictions import Predictions, load_predictions
-from engine.preprocessing import Preprocessing
-from engine.recipes import settings_in_words
-from engine.runs import Run
-from engine.words import SPLIT_NAMES, counted, listed, shown
+from engine.networks.model_file import load_preprocessing
+from engine.networks.preprocessing import Preprocessing
+from engine.recipes.recipe import settings_in_words
+from engine.runs.run import Run
 
 # The classes that are recognised least, and the pairs that are confused most, in the limits.
 WORST, PAIRS = 3, 3

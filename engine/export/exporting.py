@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.errors import LoupeError
-from engine.paths import naming
-from engine.runs import Run
-from engine.words import listed, shown
+from engine.base.errors import LoupeError
+from engine.base.paths import naming
+from engine.base.text import listed, shown
+from engine.runs.run import Run
 
 # The files of each format in a folder; the first is the one that is written where a file is named.
 FORMATS = {
@@ -97,7 +97,7 @@ def _make_model(run: Run, format: str, folder: Path, alone: bool) -> Generator[s
     from engine.export.formats import write_onnx, write_program, write_weights
     from engine.export.proof import prove
     from engine.export.standalone import predict_program
-    from engine.model_file import load_preprocessing
+    from engine.networks.model_file import load_preprocessing
 
     write: Callable[[Run, Path], None] = {"onnx": write_onnx, "torch": write_program}[format]
     model = folder / FORMATS[format][0]

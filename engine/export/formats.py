@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
-from engine.errors import LoupeError
+from engine.base.errors import LoupeError
+from engine.base.machine import is_out_of_memory
+from engine.base.text import in_bytes, shown
 from engine.export.portable import example_of, load_portable, metadata_of
-from engine.machine import is_out_of_memory
-from engine.model_file import load_model, load_preprocessing
-from engine.runs import Run
-from engine.words import in_bytes, shown
+from engine.networks.model_file import load_model, load_preprocessing
+from engine.runs.run import Run
 
 OPSET = 20
 INPUT, OUTPUT = "images", "probabilities"

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from engine.errors import LoupeError
+from engine.base.errors import LoupeError
+from engine.base.paths import PROJECT_ROOT, child_environment, writing_to
 from engine.export.proof import Proof
-from engine.paths import PROJECT_ROOT, child_environment, writing_to
-from engine.runs import Run
+from engine.runs.run import Run
 
 ERROR = "error: "
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from engine.model_file import load_model
-from engine.preprocessing import Preprocess, Preprocessing, build_preprocess, middle_box
-from engine.runs import Run
+from engine.networks.model_file import load_model
+from engine.networks.preprocessing import Preprocess, Preprocessing, build_preprocess, middle_box
+from engine.runs.run import Run
 
 FORMAT = "1"
 MOST_IMAGES, LONGEST_SIDE = 1 << 16, 1 << 17

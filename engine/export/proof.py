@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from engine.dataset import is_prepared, open_dataset
-from engine.errors import LoupeError
-from engine.runs import Run
-from engine.words import counted, shown
+from engine.base.errors import LoupeError
+from engine.base.text import counted, shown
+from engine.data.dataset import is_prepared, open_dataset
+from engine.runs.run import Run
 
 if TYPE_CHECKING:
-    from engine.classifier import Classifier
+    from engine.inference.classifier import Classifier
 
 IMAGES = 100
 LIMIT = 1e-4
@@ -55,7 +55,7 @@ def prove(run: Run, model: Path) -> Proof:
 
     Raises LoupeError when a probability differs by more than 1e-4, or when it does not run.
     """
-    from engine.classifier import load_classifier
+    from engine.inference.classifier import load_classifier
 
     classifier = load_classifier(run)
     samples, inputs = _samples(run, classifier)

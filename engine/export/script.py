@@ -6,16 +6,16 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
-from engine.catalogue import title_of
-from engine.errors import LoupeError
+from engine.base.errors import LoupeError
+from engine.base.text import SPLIT_NAMES
+from engine.data.catalogue import title_of
 from engine.export.script_code import names_in, with_blank_lines
 from engine.export.script_data import data_parts
 from engine.export.script_network import network_parts
 from engine.export.script_preamble import about, constants_of, imports_of
 from engine.export.script_subject import Subject
 from engine.export.script_training import training_parts
-from engine.runs import Run
-from engine.words import SPLIT_NAMES
+from engine.runs.run import Run
 
 
 def script_of(run: Run) -> str:

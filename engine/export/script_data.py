@@ -3,11 +3,11 @@
 import textwrap
 from typing import Any
 
-from engine.catalogue import CATALOGUE, title_of
-from engine.errors import LoupeError
+from engine.base.errors import LoupeError
+from engine.data.catalogue import CATALOGUE, title_of
 from engine.export.script_code import LINE_LENGTH, call
 from engine.export.script_subject import Subject
-from engine.preprocessing import Preprocessing, middle_box
+from engine.networks.preprocessing import Preprocessing, middle_box
 
 
 def data_parts(subject: Subject) -> dict[str, Any]:

@@ -5,14 +5,14 @@ from typing import Any
 
 from torch import nn
 
-from engine.backbones import BACKBONES
+from engine.base.text import counted, listed
 from engine.export.script_code import call
 from engine.export.script_subject import Subject
 from engine.export.script_weights import pretrained_code
-from engine.inference import batch_size_for
-from engine.models import Residual, ScaledLinear
-from engine.preprocessing import build_preprocess
-from engine.words import counted, listed
+from engine.networks.inference import batch_size_for
+from engine.networks.models import Residual, ScaledLinear
+from engine.networks.preprocessing import build_preprocess
+from engine.recipes.backbones import BACKBONES
 
 DEFINITIONS: dict[type[nn.Module], str] = {
     Residual: textwrap.dedent('''\

@@ -2,11 +2,11 @@
 
 import textwrap
 
-from engine.dataset import prepared_root
+from engine.base.paths import data_root
+from engine.base.text import SPLIT_NAMES, counted, listed, shown
+from engine.data.dataset import prepared_root
 from engine.export.script_code import LINE_LENGTH, call, quoted
 from engine.export.script_subject import Subject
-from engine.paths import data_root
-from engine.words import SPLIT_NAMES, counted, listed, shown
 
 STANDARD_IMPORTS = {
     "copy": "import copy",

@@ -6,19 +6,19 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from engine.augmentations import Augmentation, parse_augmentation
-from engine.catalogue import CATALOGUE
-from engine.dataset import Dataset, is_prepared, open_dataset
-from engine.errors import LoupeError
-from engine.log import History
-from engine.model_file import load_preprocessing
-from engine.models import build_model, head_path
-from engine.preprocessing import Preprocessing
-from engine.pretrained import preprocessing_of
-from engine.recipes import Recipe
-from engine.runs import Run
-from engine.splits import hold_back
-from engine.words import SPLIT_NAMES
+from engine.base.errors import LoupeError
+from engine.base.text import SPLIT_NAMES
+from engine.data.catalogue import CATALOGUE
+from engine.data.dataset import Dataset, is_prepared, open_dataset
+from engine.data.splits import hold_back
+from engine.networks.model_file import load_preprocessing
+from engine.networks.models import build_model, head_path
+from engine.networks.preprocessing import Preprocessing
+from engine.recipes.augmentation import Augmentation, parse_augmentation
+from engine.recipes.recipe import Recipe
+from engine.runs.log import History
+from engine.runs.run import Run
+from engine.training.pretrained import preprocessing_of
 
 # Sides of the catalogue's images that are not of 28 x 28 pixels.
 SIDES = {"digits": 8, "cifar10": 32, "cifar100": 32, "svhn": 32}

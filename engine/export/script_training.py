@@ -5,7 +5,7 @@ from typing import Any
 
 from engine.export.script_code import call, quoted
 from engine.export.script_subject import Subject
-from engine.recipes import Recipe
+from engine.recipes.recipe import Recipe
 
 OPTIMIZERS = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
 SCHEDULERS = "torch.optim.lr_scheduler"

@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 
-from engine.errors import LoupeError
+from engine.base.errors import LoupeError
 from engine.export.script_code import call, quoted
 from engine.export.script_subject import Subject
-from engine.runs import is_file, weights_of_run
-from engine.weight_files import NESTS, fit_weights, read_weights
+from engine.networks.weight_files import NESTS, fit_weights, read_weights
+from engine.runs.run import is_file, weights_of_run
 
 IMAGENET_CLASSES = 1000
 

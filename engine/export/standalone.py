@@ -9,9 +9,9 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from engine import ink, pixels
-from engine.preprocessing import Preprocessing
-from engine.words import sure
+from engine.base.text import sure
+from engine.images import ink, pixels
+from engine.networks.preprocessing import Preprocessing
 
 
 def predict_program(model: str, preprocessing: Preprocessing) -> str:

@@ -10,7 +10,7 @@ from browsing import PATIENCE, Server, Traffic, find_chromium
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 from processes import ending_its_runs
 
-from engine.runs import Run, open_run
+from engine.runs.run import Run, open_run
 
 # No GPU, and nothing that a browser does on its own behalf.
 CHROMIUM_SETTINGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]

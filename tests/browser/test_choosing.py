@@ -7,8 +7,8 @@ from browsing import Server, address, open_page, wait_for_address, wait_until_se
 from playwright.sync_api import Page, expect
 from processes import ending_its_runs, wait_until
 
-from engine.recipes import change, find_recipe
-from engine.runs import ACTIVE, Run, start
+from engine.recipes.recipe import change, find_recipe
+from engine.runs.run import ACTIVE, Run, start
 
 # Cheap to train: the browser shares the machine.
 QUICK = change(find_recipe("digits-quick"), {"device": "cpu", "threads": 1})

@@ -15,9 +15,9 @@ from browsing import Server, Traffic, address, assert_fits, open_page, wait_for_
 from PIL import Image
 from playwright.sync_api import BrowserContext, Page, expect
 
-from engine.dataset import open_dataset
-from engine.predictions import load_predictions
-from engine.runs import Run
+from engine.data.dataset import open_dataset
+from engine.evaluation.predictions import load_predictions
+from engine.runs.run import Run
 
 
 @pytest.fixture(autouse=True)

@@ -23,9 +23,9 @@ from browsing import (
 from damage import change_predictions, copy_of
 from playwright.sync_api import BrowserContext, Page, expect
 
-from engine.predictions import Predictions, load_predictions
-from engine.runs import Run
-from engine.selection import in_order, select
+from engine.evaluation.predictions import Predictions, load_predictions
+from engine.evaluation.selection import in_order, select
+from engine.runs.run import Run
 from ui.pictures import SHORT
 from ui.tables import label
 

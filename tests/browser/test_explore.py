@@ -12,7 +12,7 @@ from picture_files import encode, import_pictures, pack, png, write
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from engine.dataset import open_dataset, prepared_root
+from engine.data.dataset import open_dataset, prepared_root
 
 # What a name may hold, and what is never to become markup or a request.
 CLASSES = ("*cats*", "<b>dogs")

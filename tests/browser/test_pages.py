@@ -20,7 +20,7 @@ from browsing import (
 from damage import copy_of
 from playwright.sync_api import Page, expect
 
-from engine.runs import Run
+from engine.runs.run import Run
 from ui.wording import WORD_JOINER
 
 TITLES = {

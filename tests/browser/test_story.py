@@ -18,9 +18,9 @@ from browsing import (
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from engine.dataset import open_dataset
-from engine.predictions import load_predictions
-from engine.runs import list_runs
+from engine.data.dataset import open_dataset
+from engine.evaluation.predictions import load_predictions
+from engine.runs.run import list_runs
 
 
 def test_from_the_quick_start_to_a_picture_of_ones_own(server: Server, page: Page, traffic: Traffic) -> None:

@@ -11,8 +11,8 @@ from PIL import Image
 from playwright.sync_api import BrowserContext, Page, expect
 from processes import ending_its_runs, wait_until, watching_launches
 
-from engine.recipes import change, find_recipe
-from engine.runs import Run, list_runs, open_run, start
+from engine.recipes.recipe import change, find_recipe
+from engine.runs.run import Run, list_runs, open_run, start
 
 STEP = r"step ([\d,]+) of"
 

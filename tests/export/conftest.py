@@ -10,14 +10,14 @@ import pytest
 import torch
 from exports import HOSTILE, Exported, ExportOf, export_to
 from processes import folders
-from test_transfer import after_some_images, save_photographs
 from torchvision.models import get_model
+from training.test_transfer import after_some_images, save_photographs
 
-from engine.dataset import Split, save_dataset
+from engine.data.dataset import Split, save_dataset
 from engine.export.exporting import FORMATS
-from engine.recipes import Recipe, change, find_recipe
-from engine.runs import Run, create_run
-from engine.worker import execute
+from engine.recipes.recipe import Recipe, change, find_recipe
+from engine.runs.run import Run, create_run
+from engine.training.worker import execute
 
 AS_MACHINES_DIFFER = {"device": "cpu", "precision": "float32", "convolutions": "onednn", "threads": 1}
 

@@ -9,14 +9,14 @@ import pytest
 from damage import change_predictions
 from exports import HOSTILE
 
-from engine.dataset import delete_dataset
+from engine.base.text import shown
+from engine.data.dataset import delete_dataset
+from engine.evaluation.metrics import wilson_interval
+from engine.evaluation.predictions import load_predictions, save_predictions
 from engine.export.card import model_card, plain
 from engine.export.proof import Proof
-from engine.metrics import wilson_interval
-from engine.predictions import load_predictions, save_predictions
-from engine.recipes import change
-from engine.runs import Run
-from engine.words import shown
+from engine.recipes.recipe import change
+from engine.runs.run import Run
 
 PROOF = Proof(100, "test images of digits", 16, 2.5e-6, 0)
 

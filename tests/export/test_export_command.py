@@ -4,12 +4,12 @@ import signal
 from pathlib import Path
 
 import pytest
+from commands.test_command_line import Answer, assert_refused, begin, command, finish
 from exports import left_in
 from processes import python
-from test_command_line import Answer, assert_refused, begin, command, finish
 
-from engine.classifier import load_classifier
-from engine.words import in_bytes
+from engine.base.text import in_bytes
+from engine.inference.classifier import load_classifier
 
 DIFFERENCE = r"the largest difference in probability from the run's own answers is \d\.\de-\d\d"
 

@@ -11,10 +11,10 @@ import pytest
 from exports import export_to, left_in
 from picture_files import assert_sentences, result_of
 
-from engine.errors import LoupeError
+from engine.base.errors import LoupeError
 from engine.export.exporting import FORMATS, check_target, export
 from engine.export.script import script_of
-from engine.runs import Run, create_run
+from engine.runs.run import Run, create_run
 
 MODELS = [("onnx", ".onnx"), ("torch", ".pt2")]
 

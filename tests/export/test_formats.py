@@ -17,11 +17,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models import get_model
 
-from engine.classifier import Classifier, load_classifier
-from engine.errors import LoupeError
+from engine.base.errors import LoupeError
 from engine.export import formats
 from engine.export.formats import write_onnx, write_program
-from engine.runs import Run
+from engine.inference.classifier import Classifier, load_classifier
+from engine.runs.run import Run
 
 IMAGES = [("grey", (8, 8, 1)), ("colour", (12, 8, 3)), ("transferred", (32, 32, 3))]
 BATCHES = [(1, 1, 1), (3, 1, 50), (1, 50, 1), (7, 45, 57), (2, 333, 222), (1, 1500, 2000)]

@@ -6,11 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from test_classifier import train_run
+from inference.test_classifier import train_run
 
-from engine.errors import LoupeError
+from engine.base.errors import LoupeError
 from engine.export.kept import find_export, make_export
-from engine.runs import Run
+from engine.runs.run import Run
 
 
 @pytest.fixture

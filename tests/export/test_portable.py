@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from engine.classifier import load_classifier
 from engine.export.portable import GraphPreprocess, load_portable, metadata_of
-from engine.ink_style import InkStyle
-from engine.model_file import load_preprocessing
-from engine.preprocessing import Preprocess, Preprocessing, middle_box
+from engine.images.ink_style import InkStyle
+from engine.inference.classifier import load_classifier
+from engine.networks.model_file import load_preprocessing
+from engine.networks.preprocessing import Preprocess, Preprocessing, middle_box
 
 SIZES = [(1, 1), (1, 50), (50, 1), (2, 3), (8, 8), (9, 8), (16, 16), (45, 57), (333, 222), (3, 1000)]
 SHAPES = [(8, 8), (12, 10), (28, 20), (1, 7)]

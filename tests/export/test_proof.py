@@ -11,13 +11,13 @@ import torch
 from exports import Exported, damaged, export_to, left_in
 from picture_files import assert_sentences
 
-from engine.dataset import delete_dataset
-from engine.errors import LoupeError
+from engine.base.errors import LoupeError
+from engine.data.dataset import delete_dataset
 from engine.export import formats, proof
 from engine.export.formats import write_program
 from engine.export.proof import Proof, prove
-from engine.model_file import load_model, save_model
-from engine.runs import Run
+from engine.networks.model_file import load_model, save_model
+from engine.runs.run import Run
 
 
 def refusal(run: Run, model: Path) -> str:

@@ -11,29 +11,29 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from data.test_download import write_files, write_idx_pair
 from safetensors.torch import load_file
-from test_fetch import write_files, write_idx_pair
 from torch import nn
 from torchvision.models import get_model
 
-from engine.augmentation import augment
-from engine.augmentations import parse_augmentation
-from engine.backbones import BACKBONES
-from engine.catalogue import CATALOGUE
-from engine.dataset import Dataset, Split, delete_dataset, open_dataset, save_dataset
-from engine.errors import LoupeError
+from engine.base.errors import LoupeError
+from engine.base.paths import PROJECT_ROOT, data_root, weights_folder
+from engine.data.catalogue import CATALOGUE
+from engine.data.dataset import Dataset, Split, delete_dataset, open_dataset, save_dataset
+from engine.data.download import fetch
+from engine.data.splits import hold_back, validation_split
+from engine.evaluation.predictions import load_predictions
 from engine.export.script import script_of
-from engine.fetch import fetch
-from engine.models import build_model, head_path
-from engine.optimization import build_schedule
-from engine.paths import PROJECT_ROOT, data_root, weights_folder
-from engine.predictions import load_predictions
-from engine.pretrained import load_pretrained
-from engine.recipes import RECIPES, Recipe, change, find_recipe
-from engine.runs import Run, create_run
-from engine.splits import hold_back, validation_split
-from engine.training import Training
-from engine.worker import execute
+from engine.networks.augment import augment
+from engine.networks.models import build_model, head_path
+from engine.recipes.augmentation import parse_augmentation
+from engine.recipes.backbones import BACKBONES
+from engine.recipes.recipe import RECIPES, Recipe, change, find_recipe
+from engine.runs.run import Run, create_run
+from engine.training.loop import Training
+from engine.training.optimization import build_schedule
+from engine.training.pretrained import load_pretrained
+from engine.training.worker import execute
 
 CPU = torch.device("cpu")
 AS_MACHINES_DIFFER = {"device": "cpu", "precision": "float32", "convolutions": "onednn", "threads": 1}

@@ -13,20 +13,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from commands.test_command_line import command
 from exports import HOSTILE, Exported
 from PIL import Image
 from screen import open_page, show
-from test_command_line import command
 
-from engine import ink, pixels
-from engine.classifier import load_classifier
-from engine.classifying import answer
+from engine.base.paths import PROJECT_ROOT
+from engine.base.text import sure
 from engine.export.standalone import merged_imports, predict_program, without_imports
-from engine.model_file import load_preprocessing
-from engine.paths import PROJECT_ROOT
-from engine.pictures import open_picture
-from engine.runs import Run
-from engine.words import sure
+from engine.images import ink, pixels
+from engine.images.pictures import open_picture
+from engine.inference.batch import answer
+from engine.inference.classifier import load_classifier
+from engine.networks.model_file import load_preprocessing
+from engine.runs.run import Run
 
 KINDS = ["grey", "colour", "transferred"]
 TURNED = 6  # EXIF: on its side

@@ -9,9 +9,9 @@ import pytest
 from processes import LaunchedProcess, ending_its_runs, folders, wait_until, watching_launches
 from streamlit.components.v2.component_manager import BidiComponentManager
 
-from engine.dataset import Dataset
-from engine.recipes import change, find_recipe
-from engine.runs import ACTIVE, Run, open_run, start
+from engine.data.dataset import Dataset
+from engine.recipes.recipe import change, find_recipe
+from engine.runs.run import ACTIVE, Run, open_run, start
 
 
 @pytest.fixture(scope="session", autouse=True)

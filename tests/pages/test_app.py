@@ -6,8 +6,8 @@ import pytest
 from damage import DAMAGE, copy_of
 from screen import PAGES, errors, links, open_page, title, words
 
-from engine.paths import PROJECT_ROOT, runs_root
-from engine.runs import Run
+from engine.base.paths import PROJECT_ROOT, runs_root
+from engine.runs.run import Run
 
 ABOUT_A_RUN = ("evaluate", "gallery", "classify")
 CONFIG = tomllib.loads((PROJECT_ROOT / ".streamlit" / "config.toml").read_text())

@@ -8,9 +8,9 @@ from damage import DAMAGE, copy_of, die_in_training
 from screen import errors, links, open_page, select_rows, show, shown, stored, title, words
 from screen import follow as follow_link
 
-from engine.archive import archive_run
-from engine.runs import Run, delete_run, list_runs
-from engine.words import in_bytes
+from engine.base.text import in_bytes
+from engine.runs.archive import archive_run
+from engine.runs.run import Run, delete_run, list_runs
 
 
 def archive_button(app):

@@ -10,13 +10,13 @@ import torch
 from screen import click, decoded, errors, go_to, open_page, show, words
 from streamlit.testing.v1 import AppTest
 
-from engine.augmentation import augment
-from engine.augmentations import FIELDS, parse_augmentation
-from engine.catalogue import kind_of
-from engine.dataset import Dataset
-from engine.paths import PROJECT_ROOT
-from engine.recipes import RECIPES
-from engine.runs import Run
+from engine.base.paths import PROJECT_ROOT
+from engine.data.catalogue import kind_of
+from engine.data.dataset import Dataset
+from engine.networks.augment import augment
+from engine.recipes.augmentation import FIELDS, parse_augmentation
+from engine.recipes.recipe import RECIPES
+from engine.runs.run import Run
 from ui.augmentation import SAMPLES, VERSIONS, draw_samples
 
 OF_IMAGES = [name for name, recipe in RECIPES.items() if kind_of(recipe.dataset) == "images"]

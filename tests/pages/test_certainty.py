@@ -7,9 +7,9 @@ from scipy.optimize import minimize_scalar
 from scipy.stats import binomtest
 from screen import errors, figure, follow, links, open_page, show, tiles, words
 
-from engine.calibration import at_temperature, expected_calibration_error, fit_temperature
-from engine.predictions import Predictions, load_predictions
-from engine.runs import Run
+from engine.evaluation.calibration import at_temperature, expected_calibration_error, fit_temperature
+from engine.evaluation.predictions import Predictions, load_predictions
+from engine.runs.run import Run
 
 
 @pytest.fixture

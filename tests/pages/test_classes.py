@@ -7,10 +7,10 @@ from scipy.stats import binomtest
 from screen import figure, open_page, show, tiles, title, words
 from sklearn import metrics
 
-from engine.predictions import Predictions, load_predictions
-from engine.recipes import change, find_recipe, published
-from engine.records import to_line
-from engine.runs import Run
+from engine.evaluation.predictions import Predictions, load_predictions
+from engine.recipes.recipe import change, find_recipe, published
+from engine.runs.records import to_line
+from engine.runs.run import Run
 
 KUZUSHIJI = ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
 OBJECTS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

@@ -25,11 +25,11 @@ from screen import (
     words,
 )
 
-from engine.classify_job import cancel_job, find_job, jobs_root
-from engine.dataset import Dataset
-from engine.pictures import SUFFIXES
-from engine.predictions import Predictions, load_predictions
-from engine.runs import Run
+from engine.data.dataset import Dataset
+from engine.evaluation.predictions import Predictions, load_predictions
+from engine.images.pictures import SUFFIXES
+from engine.inference.classify_job import cancel_job, find_job, jobs_root
+from engine.runs.run import Run
 
 NO_PICTURE = "This is not a picture that can be read. Use PNG, JPEG, WebP, GIF, BMP or TIFF."
 # More are classified in the background.
@@ -207,7 +207,7 @@ def test_a_drawing_is_classified(finished: Run, digits: Dataset) -> None:
 
 
 def test_a_model_of_colours_offers_no_drawing(make_colours) -> None:
-    from test_classifier import train_run
+    from inference.test_classifier import train_run
 
     run, _ = train_run(make_colours(), model="convnet")
     app = open_page("classify", run=run.id)

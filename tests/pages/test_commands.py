@@ -3,8 +3,8 @@ import gc
 import pytest
 from processes import wait_until
 
-from engine.errors import LoupeError
-from engine.recipes import RECIPES, change
+from engine.base.errors import LoupeError
+from engine.recipes.recipe import RECIPES, change
 from ui.commands import Command, as_arguments
 
 

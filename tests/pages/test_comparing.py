@@ -6,10 +6,10 @@ from damage import answering, change_predictions, copy_of
 from scipy.stats import binomtest
 from screen import errors, figure, links, open_page, pick, sheets, show, tiles, title, words
 
-from engine.comparison import paired_interval
-from engine.predictions import Predictions, load_predictions
-from engine.recipes import change
-from engine.runs import Run
+from engine.evaluation.comparison import paired_interval
+from engine.evaluation.predictions import Predictions, load_predictions
+from engine.recipes.recipe import change
+from engine.runs.run import Run
 
 NAME = "digits-quick, 03 Jan 00:00:00"
 

@@ -8,8 +8,8 @@ from damage import all_right, answering, change_predictions, of_many_classes
 from screen import all_links, follow, links, matrix, open_page, pick, pick_cell, sheets, show, tiles, title, words
 from sklearn import metrics
 
-from engine.predictions import Predictions, load_predictions
-from engine.runs import Run
+from engine.evaluation.predictions import Predictions, load_predictions
+from engine.runs.run import Run
 
 COUNTS, SHARES, MISTAKES = "Counts", "Shares of each row", "Mistakes only"
 

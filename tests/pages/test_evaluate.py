@@ -19,11 +19,11 @@ from scipy.stats import binomtest
 from screen import all_links, button, buttons, click, errors, follow, links, open_page, show, title, words
 from sklearn import metrics
 
-from engine.dataset import Dataset, Split
-from engine.inspection import DEFAULT_THRESHOLD, inspect
-from engine.predictions import Predictions, load_predictions
-from engine.recipes import change, find_recipe
-from engine.runs import Run
+from engine.audit.inspection import DEFAULT_THRESHOLD, inspect
+from engine.data.dataset import Dataset, Split
+from engine.evaluation.predictions import Predictions, load_predictions
+from engine.recipes.recipe import change, find_recipe
+from engine.runs.run import Run
 
 CHECK = "Check whether test images are in the training set too"
 VIEWS = ["Confusions", "Classes", "Confidence", "Training", "Compare", "Take away"]

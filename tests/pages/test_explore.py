@@ -29,11 +29,11 @@ from screen import (
 )
 from sklearn.datasets import load_digits, make_blobs
 
-from engine.catalogue import CATALOGUE
-from engine.dataset import Dataset, Split, open_dataset, save_dataset
-from engine.inspection import DEFAULT_THRESHOLD, inspect
-from engine.origins import OriginsWriter, open_origins, read_bad_files
-from engine.words import in_bytes
+from engine.audit.inspection import DEFAULT_THRESHOLD, inspect
+from engine.base.text import in_bytes
+from engine.data.catalogue import CATALOGUE
+from engine.data.dataset import Dataset, Split, open_dataset, save_dataset
+from engine.data.source_files import OriginsWriter, open_origins, read_bad_files
 
 IMAGES, AVERAGE, SHAPE, COPIES, ODD, BAD = ("Images", "Average", "Shape", "Copies and leaks", "Odd ones", "Bad files")
 # Class names that would be markup, were they taken for it.
@@ -524,7 +524,7 @@ def test_files_that_are_all_of_one_size_are_told_without_a_chart(tmp_path: Path,
 
 @pytest.mark.parametrize("name", ["digits", "colours"])
 def test_levels_mean_and_deviation_are_those_that_a_training_scales_by(digits: Dataset, colours, name: str) -> None:
-    from engine.preprocessing import preprocessing_for
+    from engine.networks.preprocessing import preprocessing_for
 
     dataset = open_dataset(name)
     app = explore(name, SHAPE)
@@ -743,7 +743,7 @@ def test_where_no_file_was_bad_there_is_no_such_view(digits: Dataset) -> None:
 
 @pytest.fixture
 def blobs() -> Dataset:
-    from engine.fetch import fetch
+    from engine.data.download import fetch
 
     fetch("blobs")
     return open_dataset("blobs")

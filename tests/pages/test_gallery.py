@@ -20,9 +20,9 @@ from screen import (
     words,
 )
 
-from engine.dataset import Dataset
-from engine.predictions import Predictions, load_predictions
-from engine.runs import Run
+from engine.data.dataset import Dataset
+from engine.evaluation.predictions import Predictions, load_predictions
+from engine.runs.run import Run
 
 PAGE = 60
 

@@ -5,11 +5,11 @@ import pytest
 from damage import DAMAGE, change_predictions
 from screen import click, errors, figure, links, open_page, select_points, select_rows, sheets, table, words
 
-from engine.classifier import load_classifier
-from engine.dataset import Split, open_dataset
-from engine.inference import as_tensor
-from engine.predictions import Predictions, load_predictions
-from engine.runs import Run
+from engine.data.dataset import Split, open_dataset
+from engine.evaluation.predictions import Predictions, load_predictions
+from engine.inference.classifier import load_classifier
+from engine.networks.inference import as_tensor
+from engine.runs.run import Run
 
 NUMBERS = ("x1", "x2", "x3", "x4")
 

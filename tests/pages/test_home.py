@@ -4,10 +4,10 @@ import pytest
 from damage import copy_of, die_at_once, fail, without_line
 from screen import button, click, errors, links, open_page, select_rows, show, title, words
 
-from engine.catalogue import CATALOGUE
-from engine.machine import cores
-from engine.recipes import RECIPES
-from engine.runs import Run, list_runs, open_run
+from engine.base.machine import cores
+from engine.data.catalogue import CATALOGUE
+from engine.recipes.recipe import RECIPES
+from engine.runs.run import Run, list_runs, open_run
 
 
 def test_without_a_run_it_says_how_to_make_one() -> None:

@@ -12,11 +12,11 @@ from picture_files import assert_sentences, pack, png, pngs, write
 from processes import wait_until
 from screen import button, buttons, click, errors, go_to, links, open_page, show, shown, table, title, words
 
-from engine.dataset import open_dataset, prepared_root
-from engine.import_job import find_import
-from engine.ingest import Progress, Request
-from engine.paths import data_root
-from engine.words import in_bytes
+from engine.base.paths import data_root
+from engine.base.text import in_bytes
+from engine.data.dataset import open_dataset, prepared_root
+from engine.importing.import_job import find_import
+from engine.importing.plan import Progress, Request
 
 UNDERSTOOD = "**Understood as**"
 

@@ -9,11 +9,11 @@ from screen import buttons, click, errors, figure, open_page, pick, select_point
 from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
-from engine.classifier import load_classifier
-from engine.dataset import Dataset, Split
-from engine.inference import as_tensor
-from engine.predictions import Predictions, load_predictions
-from engine.runs import Run
+from engine.data.dataset import Dataset, Split
+from engine.evaluation.predictions import Predictions, load_predictions
+from engine.inference.classifier import load_classifier
+from engine.networks.inference import as_tensor
+from engine.runs.run import Run
 
 TSNE = "t-SNE of the features"
 HINT = "Draw a box or a loop around points, or click one, to see its images here."

@@ -13,11 +13,11 @@ from damage import (
 from picture_files import files_of, import_pictures, pngs, write
 from screen import click, errors, figure, large_images, open_page, pick, pictures, sheets, show, tiles, words
 
-from engine.classifier import find_split, load_classifier
-from engine.dataset import Dataset, Split
-from engine.predictions import Predictions, load_predictions
-from engine.runs import Run
-from engine.saliency import overlay, saliency
+from engine.data.dataset import Dataset, Split
+from engine.evaluation.predictions import Predictions, load_predictions
+from engine.inference.classifier import find_split, load_classifier
+from engine.inference.saliency import overlay, saliency
+from engine.runs.run import Run
 from ui.contact_sheet import enlarged
 
 NEAREST = "nearest training images"

@@ -2,7 +2,7 @@ import pytest
 from damage import DAMAGE, copy_of, die_at_once, die_in_training, fail
 from screen import button, buttons, click, errors, links, open_page, select_rows, show, title, words
 
-from engine.runs import Run, list_runs
+from engine.runs.run import Run, list_runs
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ from screen import buttons, click, download, errors, open_page, words
 from sklearn import metrics
 
 from engine.__main__ import main
-from engine.dataset import Dataset
+from engine.data.dataset import Dataset
+from engine.evaluation.predictions import Predictions, load_predictions
 from engine.export.kept import find_export
-from engine.predictions import Predictions, load_predictions
-from engine.runs import Run
+from engine.runs.run import Run
 
 SCRIPT = "Training script"
 REPORT, CSV, TEXT, JSON = "Report as HTML", "Predictions as CSV", "Scores as text", "Evaluation as JSON"

@@ -8,9 +8,9 @@ from damage import FAILURE, copy_of, cut_log, die_at_once, die_in_training, fail
 from processes import wait_until
 from screen import button, buttons, click, errors, figure, go_to, links, open_page, show, title, words
 
-from engine.catalogue import CATALOGUE
-from engine.recipes import FIELDS, MODELS, PUBLISHED, RECIPES, TYPES, Recipe, change, find_recipe
-from engine.records import (
+from engine.data.catalogue import CATALOGUE
+from engine.recipes.recipe import FIELDS, MODELS, PUBLISHED, RECIPES, TYPES, Recipe, change, find_recipe
+from engine.runs.records import (
     Cancelled,
     Epoch,
     Evaluated,
@@ -24,7 +24,7 @@ from engine.records import (
     Stopped,
     to_line,
 )
-from engine.runs import ACTIVE, Run, create_run, list_runs, open_run
+from engine.runs.run import ACTIVE, Run, create_run, list_runs, open_run
 from ui.live import history_csv
 from ui.tables import thinned
 

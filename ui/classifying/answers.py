@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from engine.metrics import wilson_interval
-from engine.words import sure
+from engine.base.text import sure
+from engine.evaluation.metrics import wilson_interval
 from ui.charts import CONFIG, probability_bars
 from ui.contact_sheet import enlarged
 from ui.wording import plain, show_problem

@@ -7,9 +7,9 @@ import numpy as np
 import streamlit as st
 from PIL import Image
 
-from engine.errors import LoupeError
-from engine.pictures import Original, Picture, open_picture
-from engine.runs import Run
+from engine.base.errors import LoupeError
+from engine.images.pictures import Original, Picture, open_picture
+from engine.runs.run import Run
 from ui.classifying.answers import SIDE, Look
 from ui.classifying.inputs import Given
 from ui.contact_sheet import enlarged
@@ -17,8 +17,8 @@ from ui.tables import state_of
 from ui.wording import show_problem
 
 if TYPE_CHECKING:
-    from engine.classifier import Classifier
-    from engine.saliency import Saliency
+    from engine.inference.classifier import Classifier
+    from engine.inference.saliency import Saliency
 
 
 def ask(run: Run, given: Given, normalize: bool) -> tuple[dict[str, Any], Look | None]:
@@ -32,8 +32,8 @@ def ask(run: Run, given: Given, normalize: bool) -> tuple[dict[str, Any], Look |
 def _ask(
     digest: str, name: str, true: str | None, run: str, state: tuple, normalize: bool, _given: Given, _run: Run
 ) -> tuple[dict[str, Any], Look | None]:
-    from engine.classifier import load_classifier
-    from engine.classifying import Answer, answer
+    from engine.inference.batch import Answer, answer
+    from engine.inference.classifier import load_classifier
 
     classifier = load_classifier(_run)
     try:
@@ -57,7 +57,7 @@ def _opened(given: Given, channels: int) -> Picture:
 
 def show_evidence(run: Run, classifier: "Classifier", look: Look) -> None:
     """Show where in a picture the evidence for the answer is, laid over what the model sees."""
-    from engine.saliency import overlay
+    from engine.inference.saliency import overlay
 
     target = classifier.classes.index(look.top[0]["label"])
     digest = hashlib.sha256(look.seen.tobytes()).hexdigest()
@@ -79,6 +79,6 @@ def show_evidence(run: Run, classifier: "Classifier", look: Look) -> None:
 def _evidence(
     digest: str, run: str, state: tuple, target: int, _classifier: "Classifier", _seen: np.ndarray
 ) -> "Saliency":
-    from engine.saliency import saliency
+    from engine.inference.saliency import saliency
 
     return saliency(_classifier, _seen, target)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import streamlit as st
 
-from engine.dataset import is_prepared, open_dataset
-from engine.errors import LoupeError
-from engine.pictures import HEIF_SUFFIXES, SUFFIXES
-from engine.runs import Run
+from engine.base.errors import LoupeError
+from engine.data.dataset import is_prepared, open_dataset
+from engine.images.pictures import HEIF_SUFFIXES, SUFFIXES
+from engine.runs.run import Run
 from ui.clipboard import paste_into
 from ui.drawing_pad import drawing_pad
 from ui.importing import as_path
@@ -18,7 +18,7 @@ from ui.state import choose_view, link, whole_number
 from ui.wording import plain, show_problem
 
 if TYPE_CHECKING:
-    from engine.preprocessing import Preprocessing
+    from engine.networks.preprocessing import Preprocessing
 
 FILES, FOLDER, CAMERA, DRAWING, TEST = "Files", "Folder", "Camera", "Draw", "Test images"
 # More are classified in the background.

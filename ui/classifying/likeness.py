@@ -6,21 +6,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 import streamlit as st
 
-from engine.errors import LoupeError
-from engine.runs import Run
-from engine.words import SPLIT_NAMES
+from engine.base.errors import LoupeError
+from engine.base.text import SPLIT_NAMES
+from engine.runs.run import Run
 from ui.gallery.features import have_features
 from ui.wording import plain
 
 if TYPE_CHECKING:
-    from engine.classifier import Classifier
-    from engine.neighbours import Neighbour
-    from engine.novelty import Novelty
+    from engine.inference.classifier import Classifier
+    from engine.inference.neighbours import Neighbour
+    from engine.inference.novelty import Novelty
 
 
 def show_likeness(run: Run, classifier: "Classifier", seen: np.ndarray) -> None:
     """Say how far a picture is from the nearest training image, and whether that is farther than usual."""
-    from engine.novelty import SHARE, open_novelty
+    from engine.inference.novelty import SHARE, open_novelty
 
     try:
         novelty = open_novelty(run, classifier)

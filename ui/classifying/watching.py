@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from engine.classify_job import Job, cancel_job, delete_job, find_job, rows_of
-from engine.words import counted, duration
+from engine.base.text import counted, duration
+from engine.inference.classify_job import Job, cancel_job, delete_job, find_job, rows_of
 from ui.wording import plain, show_problem
 
 POLL_SECONDS = 0.5

@@ -3,7 +3,10 @@
 import plotly.graph_objects as go
 import streamlit as st
 
-from engine.calibration import (
+from engine.base.errors import LoupeError
+from engine.base.text import counted
+from engine.data.catalogue import item_of
+from engine.evaluation.calibration import (
     Answered,
     answered_above,
     at_temperature,
@@ -13,11 +16,8 @@ from engine.calibration import (
     is_fitted,
     reliability,
 )
-from engine.catalogue import item_of
-from engine.errors import LoupeError
-from engine.predictions import Predictions
-from engine.runs import Run
-from engine.words import counted
+from engine.evaluation.predictions import Predictions
+from engine.runs.run import Run
 from ui.charts import MODE_BAR, first_colours, ink, picture_config, style
 from ui.state import link, share, tie
 from ui.tables import predictions_of, state_of

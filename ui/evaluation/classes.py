@@ -6,11 +6,11 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from engine.catalogue import item_of
-from engine.metrics import wilson_interval
-from engine.predictions import Predictions
-from engine.recipes import published
-from engine.runs import Run
+from engine.data.catalogue import item_of
+from engine.evaluation.metrics import wilson_interval
+from engine.evaluation.predictions import Predictions
+from engine.recipes.recipe import published
+from engine.runs.run import Run
 from ui.charts import (
     INK,
     MODE_BAR,

@@ -4,13 +4,13 @@ import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
 
-from engine.catalogue import item_of
-from engine.comparison import ClassComparison, Comparison, compare, in_words
-from engine.dataset import Dataset
-from engine.errors import LoupeError
-from engine.predictions import Predictions
-from engine.runs import Run, list_runs, open_run
-from engine.words import counted
+from engine.base.errors import LoupeError
+from engine.base.text import counted
+from engine.data.catalogue import item_of
+from engine.data.dataset import Dataset
+from engine.evaluation.comparison import ClassComparison, Comparison, compare, in_words
+from engine.evaluation.predictions import Predictions
+from engine.runs.run import Run, list_runs, open_run
 from ui.charts import MODE_BAR, RIGHT, WRONG, class_names, label_classes, picture_config, style
 from ui.contact_sheet import Tile, contact_sheet
 from ui.pictures import open_pictures, picture_of, taken

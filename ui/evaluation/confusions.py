@@ -3,13 +3,13 @@
 import numpy as np
 import streamlit as st
 
-from engine.catalogue import item_of
-from engine.dataset import Dataset
-from engine.metrics import confusion_matrix, most_confused, order_by_confusion
-from engine.predictions import Predictions
-from engine.runs import Run
-from engine.selection import in_order, select
-from engine.words import counted
+from engine.base.text import counted
+from engine.data.catalogue import item_of
+from engine.data.dataset import Dataset
+from engine.evaluation.metrics import confusion_matrix, most_confused, order_by_confusion
+from engine.evaluation.predictions import Predictions
+from engine.evaluation.selection import in_order, select
+from engine.runs.run import Run
 from ui.contact_sheet import contact_sheet
 from ui.evaluation.matrix import MISTAKES, MODES, confusion_grid
 from ui.pictures import open_pictures, tile_of

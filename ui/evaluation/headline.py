@@ -5,15 +5,15 @@ from dataclasses import dataclass
 import numpy as np
 import streamlit as st
 
-from engine.catalogue import item_of
-from engine.dataset import Dataset
-from engine.errors import LoupeError
-from engine.inspection import DEFAULT_THRESHOLD, load_inspection
-from engine.metrics import wilson_interval
-from engine.predictions import Predictions
-from engine.recipes import published
-from engine.runs import Run, dataset_of
-from engine.words import SPLIT_NAMES, counted
+from engine.audit.inspection import DEFAULT_THRESHOLD, load_inspection
+from engine.base.errors import LoupeError
+from engine.base.text import SPLIT_NAMES, counted
+from engine.data.catalogue import item_of
+from engine.data.dataset import Dataset
+from engine.evaluation.metrics import wilson_interval
+from engine.evaluation.predictions import Predictions
+from engine.recipes.recipe import published
+from engine.runs.run import Run, dataset_of
 from ui.state import link
 from ui.tables import in_words, state_of
 from ui.wording import plain

@@ -6,13 +6,13 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from engine.catalogue import item_of
-from engine.dataset import Dataset
-from engine.errors import LoupeError
-from engine.metrics import report
-from engine.origins import open_origins
-from engine.predictions import Predictions
-from engine.runs import Run, dataset_of
+from engine.base.errors import LoupeError
+from engine.data.catalogue import item_of
+from engine.data.dataset import Dataset
+from engine.data.source_files import open_origins
+from engine.evaluation.metrics import report
+from engine.evaluation.predictions import Predictions
+from engine.runs.run import Run, dataset_of
 from ui.exporting import show_exports
 
 
@@ -71,7 +71,7 @@ def _dataset(run: Run, predictions: Predictions) -> Dataset | None:
 
 
 def _report(run: Run, predictions: Predictions) -> str:
-    from engine.report import report_html
+    from engine.export.report import report_html
 
     return report_html(run, predictions, _dataset(run, predictions))
 

@@ -2,8 +2,8 @@
 
 import streamlit as st
 
-from engine.log import best_epoch
-from engine.runs import Run
+from engine.runs.log import best_epoch
+from engine.runs.run import Run
 from ui.charts import curves, picture_config
 from ui.tables import history_of
 from ui.wording import plain

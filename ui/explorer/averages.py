@@ -3,8 +3,8 @@
 import numpy as np
 import streamlit as st
 
-from engine.dataset import Dataset
-from engine.statistics import ClassAverage, average_class
+from engine.data.dataset import Dataset
+from engine.data.statistics import ClassAverage, average_class
 from ui.contact_sheet import Tile, contact_sheet
 from ui.explorer.look import look_at
 from ui.wording import plain

@@ -2,8 +2,8 @@
 
 import streamlit as st
 
-from engine.dataset import Dataset
-from engine.words import SPLIT_NAMES, listed
+from engine.base.text import SPLIT_NAMES, listed
+from engine.data.dataset import Dataset
 from ui.charts import CONFIG, class_counts
 from ui.wording import plain
 

@@ -5,8 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import streamlit as st
 
-from engine.dataset import Dataset
-from engine.inspection import (
+from engine.audit.inspection import (
     DEFAULT_THRESHOLD,
     MAX_DISTANCE,
     Inspection,
@@ -17,9 +16,10 @@ from engine.inspection import (
     inspect,
     load_inspection,
 )
-from engine.origins import open_origins, original_sizes
-from engine.steps import result_of
-from engine.words import counted
+from engine.base.progress import result_of
+from engine.base.text import counted
+from engine.data.dataset import Dataset
+from engine.data.source_files import open_origins, original_sizes
 from ui.contact_sheet import Tile, contact_sheet, enlarged
 from ui.explorer.look import show_large
 from ui.wording import plain

@@ -5,9 +5,9 @@ from typing import Never
 import numpy as np
 import streamlit as st
 
-from engine.dataset import Dataset
-from engine.origins import open_origins
-from engine.words import in_bytes
+from engine.base.text import in_bytes
+from engine.data.dataset import Dataset
+from engine.data.source_files import open_origins
 from ui.contact_sheet import Tile, contact_sheet, enlarged
 from ui.wording import plain
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from engine.dataset import Dataset
+from engine.data.dataset import Dataset
 from ui.charts import CONFIG, point_chart
 
 ROWS = 1000

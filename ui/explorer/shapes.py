@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from engine.dataset import Dataset
-from engine.origins import Origins, open_origins
-from engine.statistics import mean_and_deviation, pixel_levels
-from engine.words import in_bytes
+from engine.base.text import in_bytes
+from engine.data.dataset import Dataset
+from engine.data.source_files import Origins, open_origins
+from engine.data.statistics import mean_and_deviation, pixel_levels
 from ui.charts import CONFIG, histogram, level_chart
 
 MODES = {

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import streamlit as st
 
-from engine.errors import LoupeError
-from engine.runs import Run
-from engine.words import duration
+from engine.base.errors import LoupeError
+from engine.base.text import duration
+from engine.runs.run import Run
 from ui.wording import show_problem
 
 if TYPE_CHECKING:
-    from engine.classifier import Classifier
-    from engine.features import Features
+    from engine.inference.classifier import Classifier
+    from engine.networks.features import Features
 
 # What takes no longer is done unasked; how long it takes is told by its first second.
 UNASKED_SECONDS, TRIAL_SECONDS = 15, 1
@@ -21,7 +21,7 @@ UNASKED_SECONDS, TRIAL_SECONDS = 15, 1
 
 def open_classifier(run: Run) -> "Classifier | None":
     """Load a run's model; where it has none that can be used, say why and return None."""
-    from engine.classifier import load_classifier
+    from engine.inference.classifier import load_classifier
 
     try:
         return load_classifier(run)

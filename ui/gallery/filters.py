@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from engine.predictions import Predictions
-from engine.selection import ORDERS, RANDOM, in_order, select
+from engine.evaluation.predictions import Predictions
+from engine.evaluation.selection import ORDERS, RANDOM, in_order, select
 from ui.state import one_of, share, tie, whole_number
 
 SHOW = {"mistakes": False, "right": True, "all": None}

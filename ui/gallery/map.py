@@ -7,14 +7,14 @@ import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
 
-from engine.catalogue import item_of
-from engine.dataset import Dataset
-from engine.embedding import Placing, load_places, pca, save_places, tsne
-from engine.errors import LoupeError
-from engine.predictions import Predictions
-from engine.runs import Run
-from engine.steps import result_of
-from engine.words import sure
+from engine.base.errors import LoupeError
+from engine.base.progress import result_of
+from engine.base.text import sure
+from engine.data.catalogue import item_of
+from engine.data.dataset import Dataset
+from engine.evaluation.predictions import Predictions
+from engine.inference.embedding import Placing, load_places, pca, save_places, tsne
+from engine.runs.run import Run
 from ui.charts import CONFIG, MODE_BAR, RIGHT, WRONG, category, class_names, style
 from ui.gallery.features import have_features, open_classifier
 from ui.gallery.filters import to_first_page
@@ -24,7 +24,7 @@ from ui.state import one_of, tie
 from ui.wording import plain, show_problem
 
 if TYPE_CHECKING:
-    from engine.features import Features
+    from engine.networks.features import Features
 
 # Of more images so many are placed, drawn at random: more could not be told apart.
 MOST = 10_000
@@ -107,7 +107,7 @@ def _places(
     classifier = open_classifier(run)
     if classifier is None:
         return None
-    from engine.features import Features
+    from engine.networks.features import Features
 
     item, indices = item_of(run.recipe.dataset), predictions.indices[placed]
     try:

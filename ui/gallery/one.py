@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import streamlit as st
 
-from engine.catalogue import item_of
-from engine.dataset import Dataset
-from engine.errors import LoupeError
-from engine.predictions import Predictions, top
-from engine.runs import Run
-from engine.selection import rank
-from engine.words import counted, sure
+from engine.base.errors import LoupeError
+from engine.base.text import counted, sure
+from engine.data.catalogue import item_of
+from engine.data.dataset import Dataset
+from engine.evaluation.predictions import Predictions, top
+from engine.evaluation.selection import rank
+from engine.runs.run import Run
 from ui.charts import CONFIG, probability_bars
 from ui.contact_sheet import Tile, contact_sheet, enlarged
 from ui.explorer.look import show_large
@@ -23,10 +23,10 @@ from ui.tables import state_of
 from ui.wording import plain, show_problem
 
 if TYPE_CHECKING:
-    from engine.classifier import Classifier
-    from engine.features import Features
-    from engine.neighbours import Neighbour
-    from engine.saliency import Saliency
+    from engine.inference.classifier import Classifier
+    from engine.inference.neighbours import Neighbour
+    from engine.inference.saliency import Saliency
+    from engine.networks.features import Features
 
 SIDE = 300
 # What heat may be shown for, besides each class.
@@ -120,7 +120,7 @@ def _show_answer(predictions: Predictions, dataset: Dataset, row: int, item: str
 
 def _show_saliency(run: Run, classifier: "Classifier", predictions: Predictions, dataset: Dataset, row: int) -> None:
     """Show where in a picture the evidence for a class is, laid over what the model sees."""
-    from engine.saliency import overlay
+    from engine.inference.saliency import overlay
 
     picture = picture_of(predictions, dataset, row)
     place = st.empty()
@@ -170,14 +170,14 @@ def _saliency(
     _classifier: "Classifier",
     _picture: np.ndarray,
 ) -> "Saliency":
-    from engine.saliency import saliency
+    from engine.inference.saliency import saliency
 
     return saliency(_classifier, _picture, target)
 
 
 def _show_neighbours(run: Run, classifier: "Classifier", predictions: Predictions, dataset: Dataset, row: int) -> None:
     """Show the training images that the model takes for most alike."""
-    from engine.neighbours import training_features, training_rows
+    from engine.inference.neighbours import training_features, training_rows
 
     item = item_of(run.recipe.dataset)
     st.subheader(f"Nearest training {item}s")
@@ -209,7 +209,7 @@ def _show_neighbours(run: Run, classifier: "Classifier", predictions: Prediction
 def _nearest(
     run: str, file: str, row: int, _features: "Features", _rows: np.ndarray, _picture: np.ndarray
 ) -> list["Neighbour"]:
-    from engine.neighbours import nearest
+    from engine.inference.neighbours import nearest
 
     return nearest(_features, _rows, _picture)
 

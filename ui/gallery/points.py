@@ -7,18 +7,18 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from engine.dataset import Dataset
-from engine.errors import LoupeError
-from engine.predictions import Predictions
-from engine.runs import Run
-from engine.words import sure
+from engine.base.errors import LoupeError
+from engine.base.text import sure
+from engine.data.dataset import Dataset
+from engine.evaluation.predictions import Predictions
+from engine.runs.run import Run
 from ui.charts import CONFIG, category, class_names, ink, style
 from ui.explorer.points import principal_components
 from ui.pictures import picture_of
 from ui.wording import show_problem
 
 if TYPE_CHECKING:
-    from engine.classifier import Classifier
+    from engine.inference.classifier import Classifier
 
 
 def places_of_rows(predictions: Predictions, dataset: Dataset) -> tuple[np.ndarray, float]:
@@ -70,7 +70,7 @@ def show_point(run: Run, predictions: Predictions, dataset: Dataset, row: int, c
     st.caption(f"The star is this row, the points are the training rows: {share:.0%} of their variance is seen here.")
     if classifier is None:
         return
-    from engine.saliency import row_gradients
+    from engine.inference.saliency import row_gradients
 
     numbers = picture_of(predictions, dataset, row)
     try:

@@ -5,8 +5,8 @@ import hashlib
 import numpy as np
 import streamlit as st
 
-from engine.dataset import Dataset
-from engine.predictions import Predictions
+from engine.data.dataset import Dataset
+from engine.evaluation.predictions import Predictions
 from ui.contact_sheet import contact_sheet
 from ui.pictures import tile_of
 from ui.wording import plain

@@ -1,0 +1,1 @@
+"""Help in choosing, before a run and after it."""

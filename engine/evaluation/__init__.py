@@ -1,0 +1,1 @@
+"""Predictions, and pure functions of them."""

@@ -1,0 +1,1 @@
+"""Opening any picture, ink on paper, and where pictures lie."""

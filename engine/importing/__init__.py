@@ -1,0 +1,1 @@
+"""A person's own pictures, made into a dataset."""

@@ -1,0 +1,391 @@
+"""Understanding how a source lays out its pictures: which class and which split each file belongs to.
+
+Files are listed in a table of a temporary database, so that their number is not limited by memory.
+"""
+
+import codecs
+import csv
+import io
+import os
+import sqlite3
+import unicodedata
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from engine.base.errors import LoupeError
+from engine.base.text import as_text, counted, listed, shown
+from engine.images.pictures import SUFFIXES
+from engine.images.sources import Folder, Source
+
+SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+MANIFEST_SUFFIXES = ("csv", "tsv")
+# Files that lie beside pictures, in class folders too: they are left out, and not tried as pictures.
+OTHER_SUFFIXES = frozenset(
+    {"xml", "json", "txt", "csv", "tsv", "md", "html", "yaml", "yml", "npy", "pdf", "doc", "docx", "mp4", "mov", "avi"}
+    | {"zip", "tar", "gz", "py", "db", "ini", "log", "xmp", "aae"}
+)
+NEEDED = (
+    "Expected is a folder for each class, such as cats/ and dogs/, with train/, val/ and test/ above them where there "
+    "are splits; or a CSV manifest with the columns file,label or file,label,split."
+)
+NOT_TEXT = "is not text in UTF-8. Save it as CSV in UTF-8."
+QUOTED = 80  # characters of a line that is none of a manifest
+IN_NO_CLASS = "It is in no class folder. Move it into one."
+
+TABLE = """
+CREATE TABLE files (
+    source INTEGER, name TEXT, place BLOB, bytes INTEGER,
+    picture INTEGER,  -- whether its suffix is a picture's
+    other INTEGER,  -- whether its suffix is that of another kind of file
+    first TEXT, second TEXT, third TEXT,  -- the folders that it is in, from the top
+    split TEXT, label TEXT, problem TEXT
+)
+"""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What was understood, in words; and how many files are left out that belong to no class."""
+
+    words: str
+    has_splits: bool
+    left_out: int
+
+
+def list_files(listing: sqlite3.Connection, source: Source, number: int) -> Iterator[int]:
+    """Write the files of a source into the listing, yielding how many there are so far."""
+    count = 0
+    batch: list[tuple] = []
+    for file in source.files():
+        name = normalized(file.name)
+        folders = (*name.split("/")[:-1], None, None, None)
+        ending = None if file.problem else suffix(name)
+        kinds = ending in SUFFIXES, ending in OTHER_SUFFIXES
+        batch.append((number, name, file.place, file.size, *kinds, *folders[:3], file.problem))
+        count += 1
+        if len(batch) == 1000:
+            _insert(listing, batch)
+            yield count
+            batch.clear()
+    _insert(listing, batch)
+    yield count
+
+
+def _insert(listing: sqlite3.Connection, batch: list[tuple]) -> None:
+    columns = "source, name, place, bytes, picture, other, first, second, third, problem"
+    listing.executemany(f"INSERT INTO files ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", batch)
+
+
+def normalized(name: str) -> str:
+    """Write a name as text in one form: macOS takes letters and their accents apart, and others do not."""
+    if name.isascii():
+        return name
+    return unicodedata.normalize("NFC", as_text(name))
+
+
+def suffix(name: str) -> str:
+    stem, _, ending = name.rpartition("/")[2].rpartition(".")
+    return ending.lower() if stem else ""
+
+
+def understand(listing: sqlite3.Connection, source: Source, number: int) -> Layout:
+    """Find out the split and the label of each listed file of a source, and write them into the listing.
+
+    Pictures without a label, and files that a manifest names and that are not there, get a problem instead.
+    Raises LoupeError when there are no images, or no classes.
+    """
+    place = shown(str(source.path))
+    files, pictures = listing.execute(
+        "SELECT count(*), coalesce(sum(picture), 0) FROM files WHERE source = ? AND problem IS NULL", (number,)
+    ).fetchone()
+    unread = listing.execute(
+        "SELECT name, problem FROM files WHERE source = ? AND problem NOT NULL ORDER BY name", (number,)
+    ).fetchone()
+    if not files and unread:
+        raise LoupeError(f"There are no images in {place} that may be read. {shown(unread[0])}: {unread[1]}")
+    if not files:
+        raise LoupeError(f"There are no images in {place}: it is empty. {NEEDED}")
+    if not pictures:  # of files without suffixes each may be one
+        listing.execute(
+            "UPDATE files SET picture = 1 WHERE source = ? AND problem IS NULL AND name NOT LIKE '%.%'", (number,)
+        )
+    folders = listing.execute(
+        "SELECT DISTINCT first, second, third FROM files WHERE source = ? AND picture ORDER BY 1, 2, 3", (number,)
+    ).fetchall()
+    tops = {first for first, _, _ in folders if first}
+    # One extra level above classes or splits, as archives of a folder have.
+    only = tops.pop() if len(tops) == 1 else None
+    outer = only if any(second for _, second, _ in folders) else None
+    manifest = _find_manifest(listing, source, number, only)
+    if manifest:
+        layout = _label_by_manifest(listing, source, number, *manifest)
+    else:
+        layout = _understand_folders(listing, source, number, outer, folders)
+    if (
+        not pictures
+        and not listing.execute("SELECT 1 FROM files WHERE source = ? AND label NOT NULL", (number,)).fetchone()
+    ):
+        raise LoupeError(f"There are no images in {place}, which has {counted(files, 'file')} of other kinds. {NEEDED}")
+    return layout
+
+
+def _understand_folders(
+    listing: sqlite3.Connection, source: Source, number: int, outer: str | None, folders: list[tuple]
+) -> Layout:
+    """Take the folders at the top, or in the outer one, as classes, or as splits with classes in them."""
+    level = 1 if outer else 0
+    names = ("first", "second", "third")
+    below: dict[str, set[str | None]] = {}
+    for row in folders:
+        if row[level] and (not outer or row[0] == outer):
+            below.setdefault(row[level], set()).add(row[level + 1])
+    if not below:
+        raise LoupeError(f"There are no class folders with images in {shown(str(source.path))}. {NEEDED}")
+    splits = {top: SPLITS[top.lower()] for top in below if top.lower() in SPLITS}
+    inside = f", all in the folder {shown(outer)}" if outer else ""
+    if len(splits) == len(below) > 1 and "train" not in splits.values():
+        raise LoupeError(f"There are folders {_named(splits)}, but none named train. {NEEDED}")
+    train = next((top for top, split in splits.items() if split == "train"), None)
+    if len(splits) > 1 and train and below[train] == {None}:
+        raise LoupeError(
+            f"There are folders {_named(splits)}, but no class folders with images in {shown(train)}. {NEEDED}"
+        )
+    # A folder train beside others may be a class (of vehicles, say); classes in it make it a split.
+    if len(splits) > 1 or (train and len(below) > 1 and None not in below[train]):
+        for top, split in splits.items():
+            _label(listing, number, names[level + 1], split, names[level], top)
+        return _layout(
+            listing, number, f"splits ({_named(splits)}) with a folder for each class{inside}", has_splits=True
+        )
+    for top in below:
+        _label(listing, number, names[level], None, names[level], top)
+    return _layout(listing, number, f"a folder for each class{inside}", has_splits=False)
+
+
+def _named(folders: dict[str, str]) -> str:
+    order = sorted(folders, key=lambda name: list(SPLITS).index(name.lower()))
+    return listed(shown(name) for name in order)
+
+
+def _label(listing: sqlite3.Connection, number: int, label: str, split: str | None, column: str, folder: str) -> None:
+    """Give the files below a folder the label that a column has, where pictures are among those of that label.
+
+    Files of an unknown kind are taken for pictures too.
+    """
+    listing.execute(
+        f"UPDATE files SET label = {label}, split = :split WHERE source = :number AND {column} = :folder "
+        f"AND NOT other AND problem IS NULL "
+        f"AND {label} IN (SELECT {label} FROM files WHERE source = :number AND {column} = :folder AND picture)",
+        {"split": split, "number": number, "folder": folder},
+    )
+
+
+def _layout(listing: sqlite3.Connection, number: int, words: str, *, has_splits: bool) -> Layout:
+    """Note the pictures that have found no label, and count the other files that have not."""
+    unlabelled = "source = ? AND label IS NULL AND problem IS NULL"
+    listing.execute(f"UPDATE files SET problem = ? WHERE picture AND {unlabelled}", (IN_NO_CLASS, number))
+    (left_out,) = listing.execute(f"SELECT count(*) FROM files WHERE {unlabelled}", (number,)).fetchone()
+    return Layout(words, has_splits, left_out)
+
+
+# Manifests
+
+
+def _find_manifest(
+    listing: sqlite3.Connection, source: Source, number: int, only: str | None
+) -> tuple[str, bytes] | None:
+    """Find the table at the top, or in the only folder there, that says what the files are: its name, and its place."""
+    found = []
+    for name, place in listing.execute(
+        "SELECT name, place FROM files WHERE source = ? AND NOT picture AND problem IS NULL AND second IS NULL "
+        "AND (first IS NULL OR first = ?)",
+        (number, only),
+    ).fetchall():
+        if suffix(name) in MANIFEST_SUFFIXES:
+            with source.open(place) as file, _as_text(file) as text:
+                if {"file", "label"} <= set(_columns(_header(text)[1])):
+                    found.append((name, place))
+    if len(found) > 1:
+        names = listed(shown(name) for name, _ in found)
+        raise LoupeError(f"There are several manifests: {names}. Leave one, or name the one to import by.")
+    return found[0] if found else None
+
+
+def list_manifest(listing: sqlite3.Connection, folder: Folder, number: int, name: str) -> Layout:
+    """List the files that a manifest in a folder names: only those, whatever else the folder holds."""
+    has_splits = _read_manifest(listing, folder, name, os.fsencode(name))
+    listing.create_function("place_of", 1, lambda file: os.fsencode(_as_stored(folder.path, file)))
+    listing.create_function("bytes_of", 1, lambda file: _bytes_of(folder.path / _as_stored(folder.path, file)))
+    listing.execute(
+        "INSERT INTO files (source, name, place, bytes, picture, label, split, problem) "
+        "SELECT ?, file, place_of(file), bytes_of(file), 1, iif(problem IS NULL, label, NULL), split, problem "
+        "FROM named",
+        (number,),
+    )
+    # The largest first: where one has bytes, no other is looked for.
+    with closing(listing.execute("SELECT place FROM files WHERE source = ? ORDER BY bytes DESC", (number,))) as places:
+        paths = (os.path.join(os.fsencode(folder.path), place) for (place,) in places)  # noqa: PTH118
+        is_any_there = any(map(os.path.exists, paths))
+    if not is_any_there:
+        _tell_none_is_there(listing, name)
+    listing.execute("DROP TABLE named")
+    return Layout(f"the manifest {shown(name)}", has_splits, 0)
+
+
+def _label_by_manifest(listing: sqlite3.Connection, source: Source, number: int, name: str, place: bytes) -> Layout:
+    """Give the listed files the splits and labels of a manifest; those that it names in vain are listed as bad."""
+    has_splits = _read_manifest(listing, source, name, place)
+    listing.execute(
+        "UPDATE files SET label = iif(named.problem IS NULL, named.label, NULL), split = named.split, "
+        "problem = named.problem FROM named WHERE source = ? AND named.file = files.name AND files.problem IS NULL",
+        (number,),
+    )
+    listing.execute(
+        "CREATE TEMP TABLE there AS SELECT name FROM files WHERE source = ? AND (label NOT NULL OR problem NOT NULL)",
+        (number,),
+    )
+    listing.execute("CREATE INDEX by_name ON there (name)")
+    listing.execute(
+        "INSERT INTO files (source, name, bytes, picture, problem) SELECT ?, file, 0, 1, "
+        "coalesce(problem, 'The manifest names it, but it is not there. Check its name.') FROM named "
+        "WHERE file NOT IN (SELECT name FROM there)",
+        (number,),
+    )
+    if not listing.execute("SELECT 1 FROM named WHERE file IN (SELECT name FROM there) LIMIT 1").fetchone():
+        _tell_none_is_there(listing, name)
+    listing.execute("DROP TABLE there")
+    listing.execute("DROP TABLE named")
+    (not_named,) = listing.execute(
+        "SELECT count(*) FROM files WHERE source = ? AND label IS NULL AND problem IS NULL", (number,)
+    ).fetchone()
+    return Layout(f"the manifest {shown(name)}", has_splits, not_named - 1)  # but for the manifest itself
+
+
+def _tell_none_is_there(listing: sqlite3.Connection, manifest: str) -> None:
+    """Raise LoupeError for a manifest of which no file is there, unless it names none."""
+    (count,) = listing.execute("SELECT count(*) FROM named").fetchone()
+    if count:
+        (first,) = listing.execute("SELECT file FROM named ORDER BY rowid LIMIT 1").fetchone()
+        first = first.removeprefix(f"{PurePosixPath(manifest).parent}/")
+        none = "it is not there" if count == 1 else "none of them is there"
+        raise LoupeError(
+            f"The manifest {shown(manifest)} names {counted(count, 'file')}, and {none} (the first: {shown(first)}). "
+            "Files are named from the manifest's folder."
+        )
+
+
+def _read_manifest(listing: sqlite3.Connection, source: Source, name: str, place: bytes) -> bool:
+    """Read a manifest into the table ``named``; returns whether it has splits.
+
+    Raises LoupeError with the line that cannot be understood.
+    """
+    listing.execute("CREATE TEMP TABLE named (file TEXT, label TEXT, split TEXT, problem TEXT)")
+    with source.open(place) as file, _as_text(file) as text:
+        delimiter, header = _header(text)
+        columns = _columns(header)
+        if not {"file", "label"} <= set(columns):
+            first = ",".join(header)
+            if "\0" in first or any("\ud800" <= character <= "\udfff" for character in first):
+                raise LoupeError(f"The manifest {shown(name)} {NOT_TEXT}")
+            if len(first) > QUOTED:
+                first = f"{first[:QUOTED]}..."
+            raise LoupeError(
+                f"The first line of the manifest {shown(name)} is {shown(first)!r}, "
+                "but must name the columns file,label or file,label,split."
+            )
+        rows = _rows(text, delimiter, columns, name, source.path)
+        listing.executemany("INSERT INTO named VALUES (?, ?, ?, ?)", rows)
+    listing.execute("CREATE INDEX by_file ON named (file)")
+    listing.create_function("shown", 1, shown)
+    for column, word in (("split", "in"), ("label", "as")):  # of both, that of the labels is told
+        listing.execute(
+            f"UPDATE named SET problem = 'The manifest names it {word} ' || shown(low) || ' and {word} ' || "
+            f"shown(high) || '.' FROM (SELECT file AS twice, min({column}) AS low, max({column}) AS high FROM named "
+            f"GROUP BY file HAVING count(*) > 1 AND min({column}) < max({column})) WHERE file = twice"
+        )
+    listing.execute("DELETE FROM named WHERE rowid NOT IN (SELECT min(rowid) FROM named GROUP BY file)")
+    return "split" in columns
+
+
+def _rows(
+    text: io.TextIOWrapper, delimiter: str, columns: list[str], manifest: str, root: Path
+) -> Iterator[tuple[str, str, str | None, str | None]]:
+    """Read the lines of a manifest: file below the source, label, split, and what is wrong with it."""
+    reader = csv.reader(text, delimiter=delimiter)
+    name = shown(manifest)
+    try:
+        for row in reader:
+            "".join(row).encode()
+            if not any(cell.strip() for cell in row):
+                continue
+            values = dict(zip(columns, (cell.strip() for cell in row), strict=False))
+            if not values.get("file") or not values.get("label"):
+                lacking = "label" if values.get("file") else "file"
+                raise LoupeError(
+                    f"Line {reader.line_num + 1} of the manifest {name} has no {lacking}. "
+                    "Each line needs a file and its label."
+                )
+            split = values.get("split", "").lower()
+            if "split" in columns and split not in SPLITS:
+                raise LoupeError(
+                    f"Line {reader.line_num + 1} of the manifest {name} has the split {shown(split)!r}, but it "
+                    "must be train, val or test."
+                )
+            file = values["file"].replace("\\", "/")
+            if file.startswith("/") and Path(file).is_relative_to(root):
+                path = PurePosixPath(file).relative_to(root)
+            else:
+                path = PurePosixPath(manifest).parent / file
+            outside = path.is_absolute() or ".." in path.parts
+            problem = "It lies outside the manifest's folder. Copy it there." if outside else None
+            if "\0" in file:
+                problem = "Its name in the manifest holds a zero byte. Write the manifest anew."
+            yield normalized(str(path)), normalized(values["label"]), SPLITS.get(split), problem
+    except csv.Error as error:
+        raise LoupeError(
+            f"Line {reader.line_num + 1} of the manifest {name} cannot be read ({error}). Save it as plain CSV."
+        ) from error
+    except UnicodeEncodeError:  # bytes that are no text were let through as surrogates
+        raise LoupeError(f"The manifest {name} {NOT_TEXT}") from None
+
+
+def _as_text(file) -> io.TextIOWrapper:
+    is_utf_16 = file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # as spreadsheets save "Unicode text"
+    file.seek(0)
+    if is_utf_16:
+        return io.TextIOWrapper(file, encoding="utf-16", errors="replace", newline="")
+    return io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
+
+
+def _header(text: io.TextIOWrapper) -> tuple[str, list[str]]:
+    """Read the first line: the delimiter, and the columns' names."""
+    line = text.readline(100_000)
+    delimiter = max(",\t;", key=line.count)
+    return delimiter, next(csv.reader([line], delimiter=delimiter), [])
+
+
+def _columns(header: list[str]) -> list[str]:
+    return [column.strip().lower() for column in header]
+
+
+def _as_stored(folder: Path, name: str) -> str:
+    """Return the name in the form that its file has: letters and their accents may be apart there."""
+    apart = unicodedata.normalize("NFD", name)
+    return apart if not _bytes_of(folder / name) and _bytes_of(folder / apart) else name
+
+
+def _bytes_of(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except (OSError, ValueError):
+        return 0

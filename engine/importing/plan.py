@@ -1,0 +1,440 @@
+"""Importing a person's own pictures: understood first, as a plan, then decoded once, in parallel, into arrays."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sqlite3
+import statistics
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from engine.base.errors import LoupeError
+from engine.base.text import counted, duration, in_bytes, shown
+from engine.data.catalogue import CATALOGUE
+from engine.data.dataset import prepared_root
+from engine.images.pictures import FITS, has_colour, look_at
+from engine.images.sources import Folder, HarmfulSourceError, Source, find, open_source
+from engine.importing.layout import (
+    MANIFEST_SUFFIXES,
+    NEEDED,
+    TABLE,
+    Layout,
+    list_files,
+    list_manifest,
+    suffix,
+    understand,
+)
+
+# Up to this many pixels a side, images that are all of one size are kept as they are.
+KEPT_SIDE = 224
+# Sides that networks are made for; the largest that most images have is suggested.
+SIDES = (32, 64, 96, 128, 160, 224)
+LOWEST_SIDE, HIGHEST_SIDE = 8, 2048
+# Of larger sets so many files, drawn at random, are looked at to find size and channels.
+LOOKED_AT = 1000
+LOOKED_AT_FOR_COLOUR = 100
+DEFAULT_TEST_SHARE = 0.2
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to import, as a person asks for it.
+
+    name: what the dataset will be called. test: another folder or zip, of the test images.
+    size: side of the square that every image is brought to, None to keep or suggest one. fit: one of FITS.
+    test_share: share of each class held back for testing, None for a fifth where the source has no splits.
+    """
+
+    name: str
+    path: str
+    test: str | None = None
+    size: int | None = None
+    fit: str = "crop"
+    test_share: float | None = None
+    seed: int = 0
+
+    @property
+    def paths(self) -> list[str]:
+        return [path for path in (self.path, self.test) if path is not None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an import would make.
+
+    layout: in words. classes: names in their order. counts: for each split, images by class, files that turn out bad
+    among them. problems: files known to be bad already. looked_at: files that size and channels were found from.
+    smallest, largest: width and height of originals among those. unreadable: reasons of those that cannot be read.
+    bytes_needed, bytes_free: on the disk of the prepared data. notes: what a person should know.
+    """
+
+    layout: str
+    classes: tuple[str, ...]
+    counts: dict[str, list[int]]
+    problems: int
+    looked_at: int
+    smallest: tuple[int, int]
+    largest: tuple[int, int]
+    height: int
+    width: int
+    channels: int
+    is_resized: bool
+    bytes_needed: int
+    bytes_free: int
+    notes: tuple[str, ...]
+    unreadable: tuple[str, ...] = ()
+
+    @property
+    def images(self) -> dict[str, int]:
+        return {split: sum(numbers) for split, numbers in self.counts.items()}
+
+    def in_words(self) -> list[str]:
+        """Say what the images are and what becomes of them, a sentence an item."""
+        smallest, largest = (f"{width:,} x {height:,}" for width, height in (self.smallest, self.largest))
+        was = f"{smallest} pixels" if smallest == largest else f"{smallest} to {largest} pixels"
+        which = (
+            "All images are"
+            if self.looked_at >= sum(self.images.values())
+            else f"Of {self.looked_at:,} looked at all are"
+        )
+        becomes = f"{self.width} x {self.height} pixels"
+        sentences = [
+            f"{which} {was}, {'grey' if self.channels == 1 else 'colour'}.",
+            f"They are brought to {becomes}." if self.is_resized else f"They are kept at {becomes}.",
+            f"This takes {in_bytes(self.bytes_needed)} of the {in_bytes(self.bytes_free)} that are free on the disk.",
+        ]
+        if self.unreadable:
+            sentences.append(
+                f"{len(self.unreadable):,} of the {self.looked_at:,} that were looked at cannot be read. "
+                f"The first: {self.unreadable[0]}"
+            )
+        if self.problems:
+            sentences.append(
+                f"{counted(self.problems, 'bad file')} already: in no class folder, not readable, or named by the "
+                "manifest in vain."
+            )
+        return sentences + [f"{note[0].upper()}{note[1:]}." for note in self.notes]
+
+    def as_document(self) -> dict:
+        """Return all of it as plain data."""
+        return asdict(self) | {"classes": list(self.classes), "images": self.images, "notes": list(self.notes)}
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a stage of an import is: files or images; total is 0 while it is not known.
+
+    bad: files left out. seconds, since: for the pace, images done in that time.
+    """
+
+    stage: str
+    done: int
+    total: int
+    bad: int = 0
+    seconds: float = 0.0
+    since: int = 0
+
+    def in_words(self) -> str:
+        if not self.total:
+            return f"{self.stage}: {self.done:,}" if self.done else self.stage
+        words = f"{self.stage}: {self.done:,} of {self.total:,} images"
+        if self.bad:
+            words += f", {counted(self.bad, 'bad file')}"
+        if self.seconds_left is not None:
+            words += f", {self.images_per_second:,.0f} a second, about {duration(self.seconds_left)} left"
+        return words
+
+    @property
+    def images_per_second(self) -> float | None:
+        return self.since / self.seconds if self.since and self.seconds > 1 else None
+
+    @property
+    def seconds_left(self) -> float | None:
+        return (self.total - self.done) / self.images_per_second if self.total and self.images_per_second else None
+
+
+def check_request(request: Request) -> None:
+    """Raise LoupeError for a request that cannot be met, before anything is read."""
+    require_free_name(request.name)
+    check_settings(request)
+
+
+def check_settings(request: Request) -> None:
+    """Raise LoupeError for settings out of their range, and for paths that are not there."""
+    if request.fit not in FITS:
+        raise LoupeError(f"fit is {request.fit!r}, but must be crop or pad.")
+    if request.size is not None and not LOWEST_SIDE <= request.size <= HIGHEST_SIDE:
+        raise LoupeError(f"The size is {request.size}, but must be between {LOWEST_SIDE} and {HIGHEST_SIDE} pixels.")
+    if request.test_share is not None and not 0 <= request.test_share <= 0.9:
+        raise LoupeError(f"The test share is {request.test_share:g}, but must be between 0 and 0.9.")
+    if request.test is not None and request.test_share:
+        raise LoupeError("There are test images of their own, and a test share too. Name one of the two.")
+    if request.seed < 0:
+        raise LoupeError(f"The seed is {request.seed}, but must be 0 or a larger whole number.")
+    for path in request.paths:
+        if not path.strip():
+            raise LoupeError("The path is empty. Name a folder, a zip or a CSV manifest on this machine.")
+        find(path)
+
+
+def require_free_name(name: str) -> None:
+    """Raise LoupeError for a name that cannot be given to a dataset, or that one has already."""
+    # A folder's name, with what is put around it, may have 255 bytes.
+    if not re.fullmatch(r"\w[\w.-]{0,63}", name) or name.endswith(".") or len(name.encode()) > 200:
+        raise LoupeError(
+            f"The name {shown(name)!r} cannot be given to a dataset. Use up to 64 letters, digits, dashes, dots and "
+            "underscores, with a letter or digit first."
+        )
+    taken = {existing.lower() for existing in CATALOGUE}
+    taken |= {path.name.lower() for path in prepared_root().glob("[!.]*")}
+    if name.lower() in taken:
+        raise LoupeError(f"The name {name} is already taken by another dataset. Choose another name.")
+
+
+class Listing:
+    """The files of an import, each with its split and label; kept on the disk while it is open, in a nameless file."""
+
+    def __init__(self, request: Request):
+        self.request = request
+        self.sources: list[Source] = []
+        # A name would be left behind by a process that is killed.
+        self.database = sqlite3.connect("", isolation_level=None)
+        self.database.execute(TABLE)
+
+    def close(self) -> None:
+        self.database.close()
+        for source in self.sources:
+            source.close()
+
+
+def plan_import(request: Request) -> Generator[Progress, None, Plan]:
+    """Find out what an import would make, whatever its name, writing nothing. Yields progress; returns the plan.
+
+    Raises LoupeError when it cannot be made.
+    """
+    check_settings(request)
+    with closing(Listing(request)) as listing:
+        return (yield from make_plan(listing))
+
+
+def make_plan(listing: Listing) -> Generator[Progress, None, Plan]:
+    """List and understand the files of a request, and give each image its split and its row."""
+    request, database = listing.request, listing.database
+    yield Progress("Listing files", 0, 0)
+    layouts = []
+    for number, path in enumerate(request.paths):
+        layouts.append((yield from _list_source(listing, find(path), number)))
+    layout, notes = layouts[0], []
+    if request.test is not None:
+        if layout.has_splits and database.execute("SELECT 1 FROM files WHERE split = 'test'").fetchone():
+            raise LoupeError(
+                f"{shown(request.path)} has test images of its own. Import it without another test folder."
+            )
+        if layouts[1].has_splits:
+            raise LoupeError(
+                f"{shown(request.test)} has splits, but is named as test images: it needs class folders only."
+            )
+        database.execute("UPDATE files SET split = 'test' WHERE source = 1")
+    database.execute("UPDATE files SET split = 'train' WHERE split IS NULL AND label NOT NULL")
+    share = request.test_share
+    if share is None:
+        share = 0.0 if layout.has_splits or request.test is not None else DEFAULT_TEST_SHARE
+    elif share and database.execute("SELECT 1 FROM files WHERE split = 'test'").fetchone():
+        raise LoupeError(f"{shown(request.path)} has test images of its own. Leave out the test share, or set it to 0.")
+    classes = _classes(listing)
+    if share:
+        yield from _hold_back_test(listing, classes, share)
+        notes.append(
+            f"{100 * share:g}% of each class, at least one image where it has two, is held back for testing, "
+            f"drawn with seed {request.seed}"
+        )
+    counts = _number_images(listing, classes)
+    left_out = sum(each.left_out for each in layouts)
+    if left_out:
+        notes.append(f"left out: {counted(left_out, 'other file')}, no pictures or in no class folder or manifest")
+    notes += _notes_on_splits(classes, counts)
+    (problems,) = database.execute("SELECT count(*) FROM files WHERE problem NOT NULL").fetchone()
+    return (yield from _with_size(listing, layout.words, classes, counts, problems, notes))
+
+
+def _list_source(listing: Listing, path: Path, number: int) -> Generator[Progress, None, Layout]:
+    if suffix(path.name) in MANIFEST_SUFFIXES and path.is_file():
+        folder = Folder(path.parent.resolve())
+        listing.sources.append(folder)
+        return list_manifest(listing.database, folder, number, path.name)
+    source = open_source(path)
+    listing.sources.append(source)
+    with listing.database:
+        listing.database.execute("BEGIN")
+        for count in list_files(listing.database, source, number):
+            yield Progress("Listing files", count, 0)
+    return understand(listing.database, source, number)
+
+
+def _classes(listing: Listing) -> tuple[str, ...]:
+    found = [label for (label,) in listing.database.execute("SELECT DISTINCT label FROM files WHERE label NOT NULL")]
+    place = shown(listing.request.path)
+    if not found:
+        raise LoupeError(f"There are no images in {place} that belong to a class. {NEEDED}")
+    if len(found) == 1:
+        raise LoupeError(
+            f"There is one class only, {shown(found[0])}, in {place}, and telling apart takes two. {NEEDED}"
+        )
+    if not listing.database.execute("SELECT 1 FROM files WHERE split = 'train'").fetchone():
+        raise LoupeError(f"There are no images to train on in {place}: all are for validation or test. {NEEDED}")
+    return tuple(sorted(found, key=_natural))
+
+
+def _natural(name: str) -> tuple:
+    """Order names as people do: 2 before 10."""
+    return tuple((int(part), "") if part.isdecimal() else (-1, part.lower()) for part in re.split(r"(\d+)", name)), name
+
+
+def _hold_back_test(listing: Listing, classes: tuple[str, ...], share: float) -> Iterator[Progress]:
+    """Move a share of the training images of each class to the test split."""
+    random = np.random.default_rng(listing.request.seed)
+    database = listing.database
+    for label in classes:
+        yield Progress("Dividing", 0, 0)
+        rows = database.execute("SELECT rowid FROM files WHERE split = 'train' AND label = ? ORDER BY name", (label,))
+        ids = np.fromiter((row for (row,) in rows), dtype=np.int64)
+        # At least one to test on and one to train on, where there are two.
+        most = max(len(ids) - 1, 0)
+        held_back = random.permutation(ids)[: min(max(round(share * len(ids)), 1), most)]
+        with database:
+            database.execute("BEGIN")
+            database.executemany("UPDATE files SET split = 'test' WHERE rowid = ?", ((int(row),) for row in held_back))
+
+
+def _number_images(listing: Listing, classes: tuple[str, ...]) -> dict[str, list[int]]:
+    """Order the images of each split by class and name; returns their counts by class."""
+    database = listing.database
+    numbers = {label: number for number, label in enumerate(classes)}
+    database.create_function("class_of", 1, numbers.get, deterministic=True)
+    database.execute(
+        "CREATE TABLE images AS SELECT split, class_of(label) AS class, source, name, place, bytes FROM files "
+        "WHERE label NOT NULL ORDER BY split, class, source, name"
+    )
+    database.execute("CREATE INDEX by_split ON images (split)")
+    counts = {}
+    for split in ("train", "val", "test"):
+        found = dict(database.execute("SELECT class, count(*) FROM images WHERE split = ? GROUP BY class", (split,)))
+        if found:
+            counts[split] = [found.get(number, 0) for number in range(len(classes))]
+    return counts
+
+
+def _notes_on_splits(classes: tuple[str, ...], counts: dict[str, list[int]]) -> list[str]:
+    notes = []
+    if "test" not in counts:
+        notes.append("there is no test split: a model can be judged on validation images only")
+    else:
+        untested = [name for name, tested in zip(classes, counts["test"], strict=True) if not tested]
+        if untested:
+            notes.append(f"there are no test images of {_some(untested)}")
+    for split, numbers in counts.items():
+        if split != "train":
+            lacking = [
+                name
+                for name, there, trained in zip(classes, numbers, counts["train"], strict=True)
+                if there and not trained
+            ]
+            if lacking:
+                notes.append(f"there are {split} images but no training images of {_some(lacking)}")
+    return notes
+
+
+def _some(names: list[str]) -> str:
+    few = ", ".join(shown(name) for name in names[:5])
+    return few if len(names) <= 5 else f"{few} and {len(names) - 5} more"
+
+
+def _with_size(
+    listing: Listing,
+    layout: str,
+    classes: tuple[str, ...],
+    counts: dict[str, list[int]],
+    problems: int,
+    notes: list[str],
+) -> Generator[Progress, None, Plan]:
+    """Look at some images, settle the size and the channels by them, and finish the plan."""
+    request = listing.request
+    originals, channels, reasons = yield from _look(listing)
+    if not originals:
+        raise LoupeError(
+            f"None of the {len(reasons):,} files that were looked at in {shown(request.path)} is an image that can be "
+            f"read (the first: {reasons[0].partition('. ')[0]}). Check that they are pictures."
+        )
+    widths, heights = zip(*originals, strict=True)
+    size = width, height = originals[0]
+    agree = len(set(originals)) == 1
+    if request.size is not None:
+        size = width, height = request.size, request.size
+    elif not agree or max(size) > KEPT_SIDE:
+        typical = statistics.median(min(each) for each in originals)
+        width = height = max((side for side in SIDES if side <= typical), default=SIDES[0])
+    count = sum(map(sum, counts.values()))
+    bytes_needed = count * (height * width * channels + 200)  # with its label, file name and size
+    bytes_free = _bytes_free()
+    if bytes_needed > bytes_free:
+        raise LoupeError(
+            f"The disk that holds {prepared_root()} is too full: {count:,} images of {width} x {height} pixels need "
+            f"{in_bytes(bytes_needed)}, and {in_bytes(bytes_free)} are free. Free some space, or import them smaller."
+        )
+    return Plan(
+        layout=layout,
+        classes=classes,
+        counts=counts,
+        problems=problems,
+        looked_at=len(originals) + len(reasons),
+        smallest=(min(widths), min(heights)),
+        largest=(max(widths), max(heights)),
+        height=height,
+        width=width,
+        channels=channels,
+        is_resized=not agree or (width, height) != originals[0],
+        bytes_needed=bytes_needed,
+        bytes_free=bytes_free,
+        notes=tuple(notes),
+        unreadable=tuple(reasons),
+    )
+
+
+def _look(listing: Listing) -> Generator[Progress, None, tuple[list[tuple[int, int]], int, list[str]]]:
+    """Look at images drawn at random: returns their widths and heights, channels, and reasons of those that are bad."""
+    (count,) = listing.database.execute("SELECT count(*) FROM images").fetchone()
+    random = np.random.default_rng(0)
+    drawn = np.sort(random.choice(count, min(LOOKED_AT, count), replace=False)) + 1
+    for_colour = set(random.permutation(drawn)[:LOOKED_AT_FOR_COLOUR].tolist())
+    originals: list[tuple[int, int]] = []
+    reasons: list[str] = []
+    channels = 1
+    for done, row in enumerate(drawn.tolist()):
+        if done % 50 == 0:
+            yield Progress("Looking at images", done, len(drawn))
+        number, place = listing.database.execute("SELECT source, place FROM images WHERE rowid = ?", (row,)).fetchone()
+        source = listing.sources[number]
+        try:
+            with source.start(place) as file:
+                original = look_at(file)
+            if channels == 1 and row in for_colour and has_colour(source.read(place)):
+                channels = 3
+        except HarmfulSourceError:
+            raise
+        except LoupeError as error:
+            reasons.append(str(error))
+        else:
+            originals.append((original.width, original.height))
+    return originals, channels, reasons
+
+
+def _bytes_free() -> int:
+    folder = prepared_root()
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free

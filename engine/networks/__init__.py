@@ -1,0 +1,1 @@
+"""Architectures, what they see, their weights and their features."""

@@ -1,0 +1,1 @@
+"""The recipe, its fields, and the figures of the backbones."""

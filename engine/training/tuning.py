@@ -1,0 +1,191 @@
+"""What a processor trains a recipe with: threads, number format, convolutions. Tried once, then remembered.
+
+Which is quickest depends on the network and the batch: two threads halve the time of a large step and double that of a
+tiny one, bfloat16 needs a processor that computes in it, and oneDNN's convolutions cost more to set up than a few small
+images take.
+"""
+
+import json
+import math
+import platform
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from engine.base.machine import cores, has_bfloat16, is_out_of_memory, load_average, processor_name
+from engine.base.paths import data_root, replacing
+from engine.data.dataset import Dataset
+from engine.recipes.recipe import Recipe
+from engine.training.loop import Training, train_step
+
+TRYING_SECONDS = 1.0  # for all ways together, beside two first steps of each
+TURN_SECONDS = 0.02  # of each way in its turn
+HOPELESS = 1.7  # what takes so many times the best is not tried again
+LONG_STEP_SECONDS = 0.4  # where a step takes this long, only another number format is worth the wait
+PIXELS_TRIED = 8 * 224 * 224  # of large images fewer than a batch do: what is quicker for these is so for more
+WORTH_THREADS = 1.1  # so much quicker must several threads be: they lose more when something else wants a core
+BUSY = 0.75  # with so many processes to a core, what is quickest may be another thing than on a quiet machine
+WORTH = 1.05  # so much quicker must anything else be
+
+
+def resolve(recipe: Recipe, dataset: Dataset) -> Recipe:
+    """Return the recipe with threads, precision and convolutions chosen, so that the run can be repeated as it was.
+
+    The device must have been chosen. On a processor the ways that the recipe leaves open are tried, unless they were
+    before: for this machine, network, images and batch.
+    """
+    recipe = replace(recipe, threads=min(recipe.threads, cores()))  # more would only wait for each other
+    if recipe.device != "cpu":
+        precision = "bfloat16" if has_bfloat16(recipe.device) else "float32"
+        return _take(recipe, _Way(cores(), precision, "onednn"))
+    ways = list(_ways(recipe))
+    if len(ways) == 1:
+        return _take(recipe, ways[0])
+    remembered = _Remembered(recipe, dataset)
+    known = remembered.way()
+    way = next((way for way in ways if way == known), None)
+    if way is None:
+        try:
+            way = _quickest(recipe, dataset, ways)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            return _take(recipe, ways[0])  # whoever trains with it says so
+        remembered.write(way)
+    return _take(recipe, way)
+
+
+def use(recipe: Recipe) -> None:
+    """Set this process up for a resolved recipe."""
+    torch.set_num_threads(recipe.threads)
+    torch.backends.mkldnn.set_flags(recipe.convolutions == "onednn")
+
+
+@dataclass(frozen=True)
+class _Way:
+    threads: int
+    precision: str
+    convolutions: str
+
+
+def _take(recipe: Recipe, way: _Way) -> Recipe:
+    return replace(
+        recipe,
+        threads=recipe.threads or way.threads,
+        precision=way.precision if recipe.precision == "auto" else recipe.precision,
+        convolutions=way.convolutions if recipe.convolutions == "auto" else recipe.convolutions,
+    )
+
+
+def _ways(recipe: Recipe) -> Iterator[_Way]:
+    """List what a recipe leaves open; the first is what large steps are best trained with."""
+    precisions = [recipe.precision]
+    if recipe.precision == "auto":
+        precisions = ["bfloat16", "float32"] if has_bfloat16("cpu") else ["float32"]
+    all_threads = [recipe.threads] if recipe.threads else sorted({1, cores()}, reverse=True)
+    for precision in precisions:
+        both = ["onednn", "native"] if precision == "float32" else ["onednn"]
+        for convolutions in both if recipe.convolutions == "auto" else [recipe.convolutions]:
+            for threads in all_threads:
+                yield _Way(threads, precision, convolutions)
+
+
+def _quickest(recipe: Recipe, dataset: Dataset, ways: list[_Way]) -> _Way:
+    """Try each way on one batch in turns, and return the quickest; of ways alike, the plainest."""
+    threads_before, onednn_before = torch.get_num_threads(), torch.backends.mkldnn.enabled
+    trials: dict[_Way, _Trial] = {}
+    try:
+        for way in ways:
+            differs_more = (way.threads, way.convolutions) != (ways[0].threads, ways[0].convolutions)
+            if differs_more and (recipe.keeps_features or trials[ways[0]].best > LONG_STEP_SECONDS):
+                continue
+            trials[way] = trial = _Trial(_take(recipe, way), dataset)
+            trial.run(0)  # the first step sets up more than any other
+            trial.run(0)
+        until = time.perf_counter() + TRYING_SECONDS
+        while time.perf_counter() < until:
+            hopeless = HOPELESS * min(trial.best for trial in trials.values())
+            for trial in trials.values():
+                if trial.best < hopeless:
+                    trial.run(TURN_SECONDS)
+    finally:
+        use(replace(recipe, threads=threads_before, convolutions="onednn" if onednn_before else "native"))
+    best = min(trials, key=lambda way: trials[way].best * (WORTH_THREADS if way.threads > 1 else 1.0))
+    alike = [way for way in trials if way.threads == best.threads and trials[way].best <= WORTH * trials[best].best]
+    return max(alike, key=lambda way: (way.precision == "float32", way.convolutions == "onednn"))
+
+
+class _Trial:
+    """One way of training, on one batch. Its best time counts: whatever else the machine does only adds to it."""
+
+    def __init__(self, recipe: Recipe, dataset: Dataset):
+        self.recipe = recipe
+        self.training = Training(recipe, dataset, torch.device("cpu"))
+        split = dataset.splits["train"]
+        pixels = math.prod(self.training.preprocessing.shape[:2])
+        chosen = self.training.train_indices[: min(recipe.batch_size, max(2, PIXELS_TRIED // pixels))]
+        self.images = torch.from_numpy(split.images[chosen.numpy()])
+        self.pixels = self.training.in_memory_order(self.training.preprocess(self.images))
+        self.labels = torch.from_numpy(split.labels)[chosen]
+        self.best = float("inf")
+
+    def run(self, seconds: float) -> float:
+        """Make steps for so long, but at least one, and return the seconds of one."""
+        use(self.recipe)
+        self.training.to_training_mode()
+        began, steps, taken = time.perf_counter(), 0, 0.0
+        while not steps or taken < seconds:
+            self._step()
+            steps, taken = steps + 1, time.perf_counter() - began
+        self.best = min(self.best, taken / steps)
+        return taken / steps
+
+    def _step(self) -> None:
+        if self.training.trains_on_features:  # next to computing them, training on them is nothing
+            self.training.extractor(self.recipe.precision).features(self.images)
+        else:
+            train_step(self.training, self.pixels, self.labels)
+
+
+class _Remembered:
+    """The ways found before, as JSON beside the datasets: a damaged or missing file is as good as an empty one."""
+
+    def __init__(self, recipe: Recipe, dataset: Dataset):
+        shape = "x".join(map(str, dataset.sample_shape))
+        self.key = (
+            f"{platform.node()}, {processor_name()}, {cores()} cores, torch {torch.__version__}: {recipe.model} on "
+            f"{shape}, {len(dataset.classes)} classes, {recipe.batch_size} at a time, {recipe.optimizer}, "
+            f"size {recipe.size}, freeze {recipe.freeze}, augment {recipe.augment!r}, {recipe.views} views, "
+            f"{recipe.precision}, {recipe.threads} threads, {recipe.convolutions}"
+        )
+
+    @property
+    def path(self) -> Path:
+        return data_root() / "quickest.json"
+
+    def _read(self) -> dict:
+        try:
+            found = json.loads(self.path.read_text())
+        except (OSError, ValueError, RecursionError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def way(self) -> _Way | None:
+        """Return the way found before; None where there is none, or it was found in worse conditions than there are."""
+        try:
+            found = dict(self._read()[self.key])
+            load = float(found.pop("load", 0.0))
+            return None if load > BUSY >= load_average() else _Way(**found)
+        except (KeyError, TypeError, ValueError):
+            return None
+
+    def write(self, way: _Way) -> None:
+        found = vars(way) | {"load": round(load_average(), 2)}
+        try:
+            with replacing(self.path) as beside:
+                beside.write_text(json.dumps(self._read() | {self.key: found}, indent=1) + "\n")
+        except OSError:
+            pass  # a folder that cannot be written to: it is tried again the next time
