@@ -46,14 +46,14 @@ def scene(height: int, width: int, seed: int) -> Image.Image:
 
 def plain_loop(classifier: Classifier) -> Callable[[Path], torch.Tensor]:
     height, width, channels = classifier.preprocessing.image_shape
-    mean, deviation = classifier.preprocessing.mean, classifier.preprocessing.deviation
+    mean, std = classifier.preprocessing.mean, classifier.preprocessing.std
     transform = v2.Compose(
         [
             v2.Resize(min(height, width), antialias=True),
             v2.CenterCrop((height, width)),
             v2.PILToTensor(),
             v2.ToDtype(torch.float32, scale=True),
-            v2.Normalize(mean, deviation) if len(mean) == channels else v2.Grayscale(len(mean)),
+            v2.Normalize(mean, std) if len(mean) == channels else v2.Grayscale(len(mean)),
         ]
     )
 

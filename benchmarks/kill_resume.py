@@ -22,7 +22,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from benchmarks.environment import describe_machine
-from engine.data.catalogue import get
+from engine.data.catalogue import get_dataset
 from engine.evaluation.predictions import load_predictions
 from engine.recipes.recipe import RECIPES, change, find_recipe
 from engine.runs.records import Record
@@ -102,7 +102,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="decides the moments of the kills")
     args = parser.parse_args()
     recipe = change(find_recipe(args.recipe), FIXED | {"epochs": args.epochs})
-    for _ in get(recipe.dataset):
+    for _ in get_dataset(recipe.dataset):
         pass
     print(describe_machine())
 

@@ -356,7 +356,7 @@ def measure_gallery(page: Page, server: Server, run: Run, times: Times) -> None:
     predictions = predictions_of(run)
     page.goto("about:blank")
     times.of["server", "Gallery"].append(1000 * server.seconds_of_page_run("gallery", run=run.id))
-    wrong = int((~predictions.right).sum())
+    wrong = int((~predictions.correct).sum())
     mistakes = Sight("/gallery", f"1 to 60 of {wrong:,} mistakes", {TILE: 60})
     times.of["load", "Gallery"].append(load(page, server.address("gallery", run=run.id), mistakes))
 
@@ -417,7 +417,7 @@ def measure_times(browser: Browser, folder: Path, repeats: int) -> None:
     make_images("hundred", 100, {"train": 10_000, "test": 10_000}, own=0.5)
     other, run = (train("mnist-lenet5", dataset="ten", epochs=1, seed=seed) for seed in (0, 1))
     hundred = train("mnist-lenet5", dataset="hundred", epochs=4)
-    wrong = [int((~predictions_of(each).right).sum()) for each in (run, hundred)]
+    wrong = [int((~predictions_of(each).correct).sum()) for each in (run, hundred)]
     print(f"mistakes: {wrong[0]:,} of 10,000 in 10 classes, {wrong[1]:,} of 10,000 in 100\n", flush=True)
 
     times, features, told = Times(), [], []

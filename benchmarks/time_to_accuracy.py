@@ -17,8 +17,7 @@ from torch import nn
 
 from benchmarks.environment import describe_machine, start_as_a_run_does
 from benchmarks.train_speed import plain_loop, spread
-from engine.base import machine
-from engine.data.catalogue import get
+from engine.data.catalogue import get_dataset
 from engine.data.dataset import Dataset, open_dataset
 from engine.networks.inference import logits_in_batches
 from engine.networks.preprocessing import build_preprocess, preprocessing_for
@@ -65,16 +64,16 @@ def main() -> None:
     tutorial, fast = (find_recipe(name) for name in PAIRS[args.pair])
     if args.dataset:
         tutorial, fast = (change(recipe, {"dataset": args.dataset}) for recipe in (tutorial, fast))
-    for _ in get(fast.dataset):
+    for _ in get_dataset(fast.dataset):
         pass
     dataset = open_dataset(fast.dataset)
     plain_threads = torch.get_num_threads()
-    fast = tuning.resolve(machine.resolve(fast), dataset)
+    fast = tuning.resolve(tuning.choose_device(fast), dataset)
     results: dict[str, list[tuple[float, float]]] = {"tutorial": [], "Loupe": []}
     for repeat in range(args.repeats):
-        tuning.use(replace(fast, threads=plain_threads, convolutions="onednn"))
+        tuning.apply_settings(replace(fast, threads=plain_threads, convolutions="onednn"))
         results["tutorial"].append(train_plainly(change(tutorial, {"seed": repeat}), dataset))
-        tuning.use(fast)
+        tuning.apply_settings(fast)
         results["Loupe"].append(train_as_loupe(change(fast, {"seed": repeat}), dataset))
 
     print(describe_machine())

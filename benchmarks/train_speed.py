@@ -27,8 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from benchmarks.environment import describe_machine, start_as_a_run_does
-from engine.base import machine
-from engine.data.catalogue import get
+from engine.data.catalogue import get_dataset
 from engine.data.dataset import Dataset as StoredDataset
 from engine.data.dataset import open_dataset
 from engine.networks.models import build_model
@@ -149,16 +148,16 @@ def main() -> None:
     recipe = find_recipe(args.recipe)
     if args.dataset:
         recipe = change(recipe, {"dataset": args.dataset})
-    for _ in get(recipe.dataset):
+    for _ in get_dataset(recipe.dataset):
         pass
     stored = open_dataset(recipe.dataset)
     default_threads = torch.get_num_threads()
-    recipe = tuning.resolve(machine.resolve(recipe), stored)
+    recipe = tuning.resolve(tuning.choose_device(recipe), stored)
     paces: dict[str, list[float]] = {"plain": [], "limit": [], "Loupe": []}
     for _ in range(args.repeats):
         for name, loop in (("plain", plain_loop), ("limit", limit_loop), ("Loupe", loupe_loop)):
             plainly = replace(recipe, threads=default_threads, convolutions="onednn")
-            tuning.use(plainly if name == "plain" else recipe)
+            tuning.apply_settings(plainly if name == "plain" else recipe)
             paces[name].append(images_per_second(loop(recipe, stored), args.seconds, recipe.batch_size))
 
     print(describe_machine())

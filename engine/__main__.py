@@ -17,8 +17,8 @@ from typing import Any
 from engine.audit.inspection import DEFAULT_THRESHOLD, MAX_DISTANCE, as_document, inspect, load_inspection
 from engine.base.errors import LoupeError, reason_of
 from engine.base.paths import weights_folder
-from engine.base.progress import result_of
-from engine.base.text import counted, in_bytes, listed, shown, sure
+from engine.base.progress import run_to_end
+from engine.base.text import format_bytes, format_probability, join_words, pluralize, printable
 from engine.data import catalogue
 from engine.data.dataset import Dataset, is_prepared, open_dataset
 from engine.data.source_files import BAD_FILES, original_sizes, read_bad_files
@@ -30,7 +30,7 @@ from engine.images.pictures import FITS
 from engine.importing.plan import DEFAULT_TEST_SHARE, Plan, Request, check_request, plan_import
 from engine.importing.write import import_dataset
 from engine.recipes import recipe as recipes
-from engine.recipes.backbones import suited
+from engine.recipes.backbones import rank_for_images
 from engine.recipes.recipe import published, published_in_words
 from engine.runs import run as runs
 from engine.runs.log import History
@@ -72,14 +72,14 @@ def list_datasets(args: argparse.Namespace) -> tuple[object, str, int]:
 def get_dataset(args: argparse.Namespace) -> tuple[object, str, int]:
     """Fetch and prepare one dataset."""
     said = 0.0
-    for progress in catalogue.get(args.name):
+    for progress in catalogue.get_dataset(args.name):
         if progress.total and time.monotonic() - said > 1:
             until = "" if progress.seconds_left is None else f", {progress.seconds_left:,.0f} s left"
             say(f"{progress.done / 1e6:.1f} of {progress.total / 1e6:.1f} MB{until}")
             said = time.monotonic()
     dataset = open_dataset(args.name)
     images = {split: len(stored) for split, stored in dataset.splits.items()}
-    counts = listed(counted(count, f"{split} image") for split, count in images.items())
+    counts = join_words(pluralize(count, f"{split} image") for split, count in images.items())
     return (
         {"name": dataset.name, "present": True, "images": images, "source": dataset.source},
         f"{dataset.name}: {counts} of {len(dataset.classes)} classes",
@@ -92,18 +92,18 @@ def import_pictures(args: argparse.Namespace) -> tuple[object, str, int]:
     request = Request(args.name, args.path, args.test, args.size, args.fit, args.test_share, args.seed)
     if args.dry_run:
         check_request(request)
-        plan = result_of(plan_import(request), lambda progress: None)
+        plan = run_to_end(plan_import(request), lambda progress: None)
         return {"name": args.name} | plan.as_document(), "\n".join(_plan_lines(args.name, plan)), 0
     # Ended so too, it leaves nothing behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    plan = result_of(import_dataset(request), _now_and_then(lambda progress: progress.in_words()))
+    plan = run_to_end(import_dataset(request), _now_and_then(lambda progress: progress.in_words()))
     dataset = open_dataset(args.name)
     images = {split: len(stored) for split, stored in dataset.splits.items()}
-    counts = listed(counted(count, f"{split} image") for split, count in images.items())
+    counts = join_words(pluralize(count, f"{split} image") for split, count in images.items())
     height, width, channels = dataset.image_shape
     text = f"{dataset.name}: {counts} of {len(dataset.classes)} classes, {width} x {height} pixels"
     if dataset.bad_file_count:
-        text += f"; {counted(dataset.bad_file_count, 'bad file')} left out, listed in {dataset.folder / BAD_FILES}"
+        text += f"; {pluralize(dataset.bad_file_count, 'bad file')} left out, listed in {dataset.folder / BAD_FILES}"
     text += "".join(f"\n{note[0].upper()}{note[1:]}." for note in plan.notes)
     document = {
         "name": dataset.name,
@@ -121,8 +121,10 @@ def import_pictures(args: argparse.Namespace) -> tuple[object, str, int]:
 def _plan_lines(name: str, plan: Plan) -> Iterator[str]:
     yield f"{name}: {plan.layout}"
     for split, numbers in plan.counts.items():
-        by_class = ", ".join(f"{shown(label)} {count:,}" for label, count in zip(plan.classes, numbers, strict=True))
-        yield f"{split:6} {counted(sum(numbers), 'image')}: {by_class}"
+        by_class = ", ".join(
+            f"{printable(label)} {count:,}" for label, count in zip(plan.classes, numbers, strict=True)
+        )
+        yield f"{split:6} {pluralize(sum(numbers), 'image')}: {by_class}"
     yield from plan.in_words()
     yield "nothing was written"
 
@@ -135,7 +137,7 @@ def check(args: argparse.Namespace) -> tuple[object, str, int]:
     inspection = load_inspection(dataset)
     if inspection is None:
         steps = inspect(dataset, original_sizes(dataset))
-        inspection = result_of(steps, _now_and_then(lambda at: f"{at.stage}: {at.done:,} of {at.total:,}"))
+        inspection = run_to_end(steps, _now_and_then(lambda at: f"{at.stage}: {at.done:,} of {at.total:,}"))
     document = as_document(dataset, inspection, args.threshold, read_bad_files(dataset))
     lines = [
         f"{dataset.name}: {len(document['exact']):,} pairs of exact copies, {len(document['near']):,} of near copies "
@@ -156,8 +158,8 @@ def check(args: argparse.Namespace) -> tuple[object, str, int]:
 
 
 def _place(place: dict) -> str:
-    file = f", {shown(place['file'])}" if place["file"] else ""
-    return f"{place['split']} {place['index']} ({shown(place['label'])}{file})"
+    file = f", {printable(place['file'])}" if place["file"] else ""
+    return f"{place['split']} {place['index']} ({printable(place['label'])}{file})"
 
 
 def list_recipes(args: argparse.Namespace) -> tuple[object, str, int]:
@@ -183,7 +185,7 @@ def list_models(args: argparse.Namespace) -> tuple[object, str, int]:
         {"name": each.name, "about": each.in_words()}
         | {name: value for name, value in asdict(each).items() if name != "fixed"}
         | {"weights_here": (weights_folder() / each.file).exists()}
-        for each in suited(shape)
+        for each in rank_for_images(shape)
     ]
     lines = [f"{model['name']:20} {model['about']}" for model in own]
     lines += [
@@ -211,12 +213,11 @@ def train(args: argparse.Namespace) -> tuple[object, str, int]:
 def _ready(recipe: recipes.Recipe) -> tuple[recipes.Recipe, Dataset]:
     """Get what a recipe needs that is not here, and settle how this machine runs it."""
     os.environ |= runs.WORKER_ENVIRONMENT  # before torch is imported, which its threads go by
-    from engine.base import machine
     from engine.training import tuning
     from engine.training.pretrained import fetch_weights
 
     runs.require_sources(recipe)
-    downloads = [catalogue.get(recipe.dataset)]
+    downloads = [catalogue.get_dataset(recipe.dataset)]
     if recipe.weights == "imagenet":
         downloads.append(fetch_weights(recipe.model))
     for download in downloads:
@@ -224,8 +225,8 @@ def _ready(recipe: recipes.Recipe) -> tuple[recipes.Recipe, Dataset]:
             if progress.total:
                 say(f"downloading: {progress.done / 1e6:.1f} of {progress.total / 1e6:.1f} MB")
     dataset = open_dataset(recipe.dataset)
-    recipe = tuning.resolve(machine.resolve(recipe), dataset)
-    tuning.use(recipe)
+    recipe = tuning.resolve(tuning.choose_device(recipe), dataset)
+    tuning.apply_settings(recipe)
     return recipe, dataset
 
 
@@ -233,7 +234,7 @@ def rehearse(args: argparse.Namespace) -> tuple[object, str, int]:
     """The one-minute check: try a recipe before a long run, and say what to expect."""
     from engine.advice.rehearsal import rehearse as rehearse_recipe
 
-    checks = result_of(rehearse_recipe(*_ready(_recipe(args))), say)
+    checks = run_to_end(rehearse_recipe(*_ready(_recipe(args))), say)
     lines = [f"{check.verdict:4}  {check.name}: {check.text}" for check in checks]
     return [check.as_document() for check in checks], "\n".join(lines), 0
 
@@ -257,7 +258,7 @@ def find_rate(args: argparse.Namespace) -> tuple[object, str, int]:
     try:
         training = Training(recipe, dataset, torch.device(recipe.device))
         load_pretrained(training.model, recipe)
-        curve = result_of(find_learning_rate(training, dataset), _now_and_then(in_words))
+        curve = run_to_end(find_learning_rate(training, dataset), _now_and_then(in_words))
     except Exception as error:
         if not is_out_of_memory(error):
             raise
@@ -314,7 +315,7 @@ def _progress_line(now: Record | str | None, history: History) -> str:
             held = f", {now.val_count:,} validation" if now.val_count else ""
             return (
                 f"{now.train_count:,} training{held} and {now.test_count:,} test images; "
-                f"{now.parameters:,} parameters; {now.device}, {counted(now.threads, 'thread')}, {now.precision}"
+                f"{now.parameters:,} parameters; {now.device}, {pluralize(now.threads, 'thread')}, {now.precision}"
                 + (f". {now.note}" if now.note else "")
             )
         case Step():
@@ -382,12 +383,13 @@ def evaluate(args: argparse.Namespace) -> tuple[object, str, int]:
     document = evaluation(run.id, predictions)
     low, high = document["accuracy_interval"]
     lines = [
-        f"{run.id}, {split}: {int(predictions.right.sum()):,} of {len(predictions):,} right, "
+        f"{run.id}, {split}: {int(predictions.correct.sum()):,} of {len(predictions):,} right, "
         f"accuracy {predictions.accuracy:.2%} (95% interval {low:.2%} to {high:.2%})",
         f"{'class':15} precision  recall      f1  support",
     ]
     lines += [
-        f"{shown(row['class']):15} {row['precision']:9.4f} {row['recall']:7.4f} {row['f1']:7.4f} {row['support']:8,}"
+        f"{printable(row['class']):15} {row['precision']:9.4f} {row['recall']:7.4f} {row['f1']:7.4f} "
+        f"{row['support']:8,}"
         for row in document["per_class"]
     ]
     return document, "\n".join(lines), 0
@@ -400,18 +402,18 @@ def compare(args: argparse.Namespace) -> tuple[object, str, int]:
     base = _predictions(first, split)
     compared = comparison.compare(base, _predictions(second, split))
     item = catalogue.item_of(first.recipe.dataset)
-    lines = [comparison.in_words(compared, shown(first.id), shown(second.id), item)]
+    lines = [comparison.in_words(compared, printable(first.id), printable(second.id), item)]
     differing = sorted((row for row in compared.per_class if row.difference), key=lambda row: -abs(row.difference))
     if differing:
         lines.append(f"{'class':15} {item + 's':>7}  first recall  second recall  points")
     lines += [
-        f"{shown(row.name):15} {row.count:7,} {row.first_right / row.count:13.2%} "
+        f"{printable(row.name):15} {row.count:7,} {row.first_right / row.count:13.2%} "
         f"{row.second_right / row.count:14.2%} {100 * row.difference:+7.2f}"
         for row in differing[:CLASSES_TOLD]
     ]
     if len(differing) > CLASSES_TOLD:
         lines.append(f"and {len(differing) - CLASSES_TOLD:,} more classes that differ less")
-    lines.append(f"fixed: {counted(len(compared.fixed), item)}, broken: {len(compared.broken):,}")
+    lines.append(f"fixed: {pluralize(len(compared.fixed), item)}, broken: {len(compared.broken):,}")
     document = {"first": first.id, "second": second.id} | comparison.as_document(compared, base)
     return document, "\n".join(lines), 0
 
@@ -432,7 +434,7 @@ def report(args: argparse.Namespace) -> tuple[object, str, int]:
     write_report(run, predictions, dataset, path)
     size = path.stat().st_size
     document = {"run": run.id, "split": split, "file": str(path), "bytes": size}
-    return document, f"{run.id}, {split}: written to {shown(str(path))} ({in_bytes(size)})", 0
+    return document, f"{run.id}, {split}: written to {printable(str(path))} ({format_bytes(size)})", 0
 
 
 def archive(args: argparse.Namespace) -> tuple[object, str, int]:
@@ -444,7 +446,7 @@ def archive(args: argparse.Namespace) -> tuple[object, str, int]:
     for sentence in archived.left_out:
         say(sentence)
     document = {"run": run.id, "file": args.file, "bytes": archived.bytes, "files": archived.files}
-    return document, f"{run.id}: written to {shown(args.file)} ({in_bytes(archived.bytes)})", 0
+    return document, f"{run.id}: written to {printable(args.file)} ({format_bytes(archived.bytes)})", 0
 
 
 def restore(args: argparse.Namespace) -> tuple[object, str, int]:
@@ -499,13 +501,14 @@ def predict(args: argparse.Namespace) -> tuple[object, str, int]:
             if args.json:
                 documents.append(document)
             elif answer.error is not None:
-                print(f"{shown(answer.file)}: error: {answer.error}", flush=True)
+                print(f"{printable(answer.file)}: error: {answer.error}", flush=True)
             else:
-                print(f"{shown(answer.file)}: {shown(document['label'])} ({sure(document['confidence'])})", flush=True)
+                confidence = format_probability(document["confidence"])
+                print(f"{printable(answer.file)}: {printable(document['label'])} ({confidence})", flush=True)
     if not count:
         raise LoupeError("No picture was named: the list on standard input is empty. Give it a path on each line.")
     if pictures.passed_over:
-        say(f"passed over: {counted(pictures.passed_over, 'file')} whose names are not those of pictures")
+        say(f"passed over: {pluralize(pictures.passed_over, 'file')} whose names are not those of pictures")
     if labelled and 2 * labelled >= count:
         low, high = wilson_interval(right, labelled)
         say(
@@ -513,7 +516,7 @@ def predict(args: argparse.Namespace) -> tuple[object, str, int]:
             f"(95% interval {low:.2%} to {high:.2%})"
         )
     if failed:
-        say(f"{failed:,} of {counted(count, 'picture')} could not be classified")
+        say(f"{failed:,} of {pluralize(count, 'picture')} could not be classified")
     return documents, "", 1 if failed else 0
 
 
@@ -575,8 +578,8 @@ def export_model(args: argparse.Namespace) -> tuple[object, str, int]:
     path = Path(os.path.abspath(os.path.expanduser(args.path)))  # noqa: PTH100, PTH111 - a link stays what it is
     check_target(path, args.format)
     run = runs.open_run(args.run)
-    done = result_of(export(run, args.format, path), say)
-    text = "\n".join(f"written: {shown(str(file))} ({in_bytes(file.stat().st_size)})" for file in done.files)
+    done = run_to_end(export(run, args.format, path), say)
+    text = "\n".join(f"written: {printable(str(file))} ({format_bytes(file.stat().st_size)})" for file in done.files)
     if done.proof:
         text += f"\n{done.proof.in_words()}"
     return {"run": run.id, "format": args.format} | done.as_document(), text, 0

@@ -7,9 +7,9 @@ from engine.base.errors import LoupeError
 from engine.data.catalogue import kind_of
 from engine.inference.classify_job import find_job, read_picture, start_job
 from ui.classifying.answers import show_bad, show_one, show_table
-from ui.classifying.asking import ask, show_evidence
 from ui.classifying.inputs import Given, choose_pictures
 from ui.classifying.likeness import show_likeness
+from ui.classifying.single import classify_one, show_evidence
 from ui.classifying.watching import rows_of_job, show_end, show_progress
 from ui.gallery.features import open_classifier
 from ui.state import choose_run, enter, head, link
@@ -29,7 +29,7 @@ def start(paths: tuple[str, ...] = (), uploads: tuple[tuple[str, BinaryIO], ...]
 
 def look_into(classifier: "Classifier", given: Given) -> None:
     """Show one picture with its answer."""
-    row, look = ask(run, given, normalize)
+    row, look = classify_one(run, given, normalize)
     if look is None:
         show_bad(given.name, row["error"])
         return
@@ -95,7 +95,7 @@ if job:
     except LoupeError as error:
         show_problem(error)
 elif len(given) > 1:
-    rows = [ask(run, each, normalize)[0] for each in given]
+    rows = [classify_one(run, each, normalize)[0] for each in given]
     look_into(classifier, given[show_table(rows, "answers")])
 else:
     look_into(classifier, given[0])

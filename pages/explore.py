@@ -1,8 +1,8 @@
 import streamlit as st
 
 from engine.base.errors import LoupeError
-from engine.base.text import counted, duration, listed, shown
-from engine.data.catalogue import CATALOGUE, get, title_of
+from engine.base.text import format_duration, join_words, pluralize, printable
+from engine.data.catalogue import CATALOGUE, get_dataset, title_of
 from engine.data.dataset import Dataset, delete_dataset, is_prepared, open_dataset
 from engine.data.source_files import BAD_FILES, read_bad_files
 from ui.explorer.averages import show_averages
@@ -29,10 +29,10 @@ def offer(name: str) -> None:
         st.stop()
     bar = st.progress(0.0, text=f"Preparing {source.title}")
     try:
-        for progress in get(name):
+        for progress in get_dataset(name):
             if progress.total:
                 text = f"Downloading {source.title}: {progress.done / 1e6:.1f} of {progress.total / 1e6:.1f} MB"
-                left = "" if progress.seconds_left is None else f", about {duration(progress.seconds_left)} left"
+                left = "" if progress.seconds_left is None else f", about {format_duration(progress.seconds_left)} left"
                 bar.progress(progress.done / progress.total, text=text + left)
     except LoupeError as error:
         bar.empty()
@@ -50,7 +50,7 @@ def show_bad_files(dataset: Dataset) -> None:
         )
         return
     st.markdown(
-        f"**{counted(len(bad_files), 'file')}** of the import could not be used; all others were. To have them "
+        f"**{pluralize(len(bad_files), 'file')}** of the import could not be used; all others were. To have them "
         "too, mend them where they are, delete this dataset below, and import it again."
     )
     st.dataframe(
@@ -100,7 +100,8 @@ if asked:
 st.title(plain(title_of(name)))
 if wanted and wanted != name:
     st.info(
-        f"There is no dataset {plain(shown(wanted))} here. Shown is {plain(title_of(name))}.", icon=":material/info:"
+        f"There is no dataset {plain(printable(wanted))} here. Shown is {plain(title_of(name))}.",
+        icon=":material/info:",
     )
 if name in CATALOGUE:
     st.markdown(CATALOGUE[name].about)
@@ -115,13 +116,13 @@ except LoupeError as error:
     st.stop()
 
 what = "images" if dataset.kind == "images" else "rows"
-totals = listed(f"{len(split):,} {split_name} {what}" for split_name, split in dataset.splits.items())
+totals = join_words(f"{len(split):,} {split_name} {what}" for split_name, split in dataset.splits.items())
 if dataset.kind == "images":
     height, width, channels = dataset.image_shape
     size = f"{width} x {height} pixels, {'grey' if channels == 1 else 'colour'}"
 else:
     size = f"{dataset.splits['train'].images.shape[1]} numbers each"
-bad = f" {counted(dataset.bad_file_count, 'bad file')} left out." if dataset.bad_file_count else ""
+bad = f" {pluralize(dataset.bad_file_count, 'bad file')} left out." if dataset.bad_file_count else ""
 st.markdown(f"**{totals}** of {len(dataset.classes)} classes, {size}.{bad}")
 show_balance(dataset)
 views = dict(VIEWS if dataset.kind == "images" else TABLE_VIEWS)

@@ -1,7 +1,7 @@
 import numpy as np
 import streamlit as st
 
-from engine.base.text import SPLIT_NAMES, counted, shown
+from engine.base.text import SPLIT_NAMES, pluralize, printable
 from engine.data.catalogue import item_of
 from engine.data.dataset import Dataset
 from engine.evaluation.predictions import Predictions
@@ -31,7 +31,7 @@ def asked_for(predictions: Predictions, item: str) -> int | None:
     except ValueError:
         there_are = f"they are numbered from 0 to {len(predictions) - 1:,}"
         show_problem(
-            f"There is no {item} {shown(asked)} here: {there_are}. Shown below are those that the filters choose."
+            f"There is no {item} {printable(asked)} here: {there_are}. Shown below are those that the filters choose."
         )
         return None
 
@@ -71,9 +71,9 @@ dataset = open_pictures(run, predictions)
 if dataset is None:
     link("evaluate", "See the figures of this run", run=run.id)
     st.stop()
-wrong = int((~predictions.right).sum())
-of = counted(len(predictions), f"{SPLIT_NAMES[predictions.split]} {item}")
-st.markdown(f"**{counted(wrong, 'mistake')}** in {of}.")
+wrong = int((~predictions.correct).sum())
+of = pluralize(len(predictions), f"{SPLIT_NAMES[predictions.split]} {item}")
+st.markdown(f"**{pluralize(wrong, 'mistake')}** in {of}.")
 row = asked_for(predictions, item)
 with st.expander("Filter and sort", icon=":material/filter_alt:", expanded=row is None):
     rows, words = choose_images(predictions, item)

@@ -1,7 +1,7 @@
 import streamlit as st
 
 from engine.base.errors import LoupeError
-from engine.base.text import counted
+from engine.base.text import pluralize
 from engine.data.catalogue import kind_of
 from engine.recipes.recipe import FIELDS, published_in_words
 from engine.runs.run import ACTIVE, Run, list_runs, open_run, resume, start
@@ -75,7 +75,7 @@ def offer_more_epochs(run: Run) -> None:
             1,
             room,
             min(MORE_EPOCHS, room),
-            help=f"To be made beyond the {counted(made, 'epoch')} that this run has.",
+            help=f"To be made beyond the {pluralize(made, 'epoch')} that this run has.",
             width=160,
             key=f"more-{run.id}",
         )

@@ -127,9 +127,9 @@ def left_behind() -> list[str]:
 
 def files_of(dataset: Dataset, split: str) -> list[str]:
     """List the names of the files that a split's images came from, in their order."""
-    from engine.data.source_files import open_origins
+    from engine.data.source_files import open_source_files
 
-    origins = open_origins(dataset, split)
+    origins = open_source_files(dataset, split)
     return [origins.of(row)["file"] for row in range(len(origins))]
 
 

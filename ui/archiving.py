@@ -7,7 +7,7 @@ from pathlib import Path
 import streamlit as st
 
 from engine.base.errors import LoupeError
-from engine.base.text import in_bytes, shown
+from engine.base.text import format_bytes, printable
 from engine.runs.archive import archive_run, restore_run
 from engine.runs.run import ACTIVE, open_run
 from ui.importing import MAX_UPLOAD_MB
@@ -50,7 +50,7 @@ def _why_not(name: str) -> str:
         return plain(error)
     if size > LARGEST_DOWNLOAD:
         return (
-            f"Its {in_bytes(size)} are too much for a browser. In a terminal: "
+            f"Its {format_bytes(size)} are too much for a browser. In a terminal: "
             f"python -m engine archive {plain(name)} FILE.zip"
         )
     return ""
@@ -87,7 +87,7 @@ def bring_in() -> None:
         return
     try:
         with st.spinner("Looking through it"), tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / f"{shown(Path(file.name).stem)[:60]}.zip"
+            path = Path(folder) / f"{printable(Path(file.name).stem)[:60]}.zip"
             path.write_bytes(file.getbuffer())
             st.session_state["restored"] = restore_run(path).id
     except (LoupeError, OSError) as error:

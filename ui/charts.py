@@ -10,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from engine.base.text import SPLIT_NAMES, sure
+from engine.base.text import SPLIT_NAMES, format_probability
 from engine.runs.log import History, best_epoch
 from ui.tables import thinned
 
@@ -246,7 +246,7 @@ def probability_bars(probabilities: list[dict], true: str | None = None) -> go.F
             y=class_names([row["label"] for row in rows]),
             orientation="h",
             marker_color=colours,
-            text=[sure(row["confidence"]) for row in rows],
+            text=[format_probability(row["confidence"]) for row in rows],
             # Left to choose, Plotly leaves out what has no length to stand beside.
             textposition=["inside" if row["confidence"] > 0.3 else "outside" for row in rows],
             hovertemplate="%{y}: %{x:.2f}%<extra></extra>",

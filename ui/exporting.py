@@ -6,8 +6,8 @@ from pathlib import Path
 import streamlit as st
 
 from engine.base.errors import LoupeError
-from engine.base.text import in_bytes
-from engine.export.kept import Kept, find_export, make_export
+from engine.base.text import format_bytes
+from engine.export.kept import CachedExport, find_cached_export, make_cached_export
 from engine.runs.run import ACTIVE, Run
 from ui.wording import plain, show_problem
 
@@ -34,7 +34,7 @@ def show_exports(run: Run) -> None:
         return
     for format, (name, about) in MODELS.items():
         button, words = st.columns([1, 2], vertical_alignment="center")
-        kept = find_export(run, format)
+        kept = find_cached_export(run, format)
         words.markdown(about)
         if kept:
             _offer(run, format, kept, button)
@@ -61,19 +61,19 @@ def show_exports(run: Run) -> None:
 def _make(run: Run, format: str) -> None:
     try:
         with st.status("Exporting: this takes some seconds") as status:
-            make_export(run, format, lambda said: status.update(label=f"{said[:1].upper()}{said[1:]}"))
+            make_cached_export(run, format, lambda said: status.update(label=f"{said[:1].upper()}{said[1:]}"))
     except (LoupeError, OSError) as error:
         show_problem(error)
     else:
         st.rerun()
 
 
-def _offer(run: Run, format: str, kept: Kept, place) -> None:
+def _offer(run: Run, format: str, kept: CachedExport, place) -> None:
     if kept.bytes > LARGEST_DOWNLOAD:
-        place.caption(f"Too large for a browser ({in_bytes(kept.bytes)}). It is in {plain(kept.folder)}.")
+        place.caption(f"Too large for a browser ({format_bytes(kept.bytes)}). It is in {plain(kept.folder)}.")
         return
     place.download_button(
-        f"{MODELS[format][0]}, {in_bytes(kept.bytes)}",
+        f"{MODELS[format][0]}, {format_bytes(kept.bytes)}",
         lambda: _zipped(kept),
         f"{run.id}-{format}.zip",
         "application/zip",
@@ -84,7 +84,7 @@ def _offer(run: Run, format: str, kept: Kept, place) -> None:
     )
 
 
-def _zipped(kept: Kept) -> bytes:
+def _zipped(kept: CachedExport) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "export.zip"
         kept.write_zip(path)

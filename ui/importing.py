@@ -9,7 +9,7 @@ from urllib.parse import unquote
 import streamlit as st
 
 from engine.base.errors import LoupeError
-from engine.base.progress import result_of
+from engine.base.progress import run_to_end
 from engine.base.text import SPLIT_NAMES
 from engine.data.dataset import is_prepared, prepared_names
 from engine.images.pictures import FITS
@@ -222,7 +222,7 @@ def _make_plan(request: Request, place) -> Plan:
         share = progress.done / progress.total if progress.total else 0.0
         place.progress(share, text=progress.in_words())
 
-    return result_of(plan_import(request), tell)
+    return run_to_end(plan_import(request), tell)
 
 
 def _show_plan(plan: Plan) -> None:

@@ -3,7 +3,7 @@
 import streamlit as st
 
 from engine.base.errors import LoupeError
-from engine.base.text import counted
+from engine.base.text import pluralize
 from engine.data.dataset import is_prepared, open_dataset
 from engine.recipes.recipe import Recipe
 from ui.wording import plain, show_problem
@@ -36,7 +36,7 @@ def show_layers(recipe: Recipe) -> None:
 
 def _in_words(sample_shape: tuple[int, ...]) -> str:
     if len(sample_shape) == 1:
-        return f"rows of {counted(sample_shape[0], 'number')}"
+        return f"rows of {pluralize(sample_shape[0], 'number')}"
     height, width, channels = sample_shape
     return f"{width} x {height} {'grey' if channels == 1 else 'colour'} images"
 

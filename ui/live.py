@@ -5,7 +5,7 @@ import io
 
 import streamlit as st
 
-from engine.base.text import SPLIT_NAMES, counted, duration, in_bytes, listed
+from engine.base.text import SPLIT_NAMES, format_bytes, format_duration, join_words, pluralize
 from engine.data.catalogue import item_of
 from engine.recipes.recipe import published
 from engine.runs.log import History, best_epoch, history_rows
@@ -83,7 +83,7 @@ def _progress(run: Run, history: History, status: str) -> tuple[float, str]:
         return last.done / last.total, text
     item = item_of(run.recipe.dataset)
     if isinstance(last, Extracting):
-        rest = duration((last.total - last.done) * last.seconds / last.done)
+        rest = format_duration((last.total - last.done) * last.seconds / last.done)
         text = f"The frozen backbone is run on each {item} once: {last.done:,} of {last.total:,}, about {rest} left"
         return last.done / last.total, text
     if isinstance(last, Evaluating):
@@ -93,13 +93,13 @@ def _progress(run: Run, history: History, status: str) -> tuple[float, str]:
         return 0.0, "Getting ready: loading PyTorch takes a few seconds"
     steps = started.epochs * started.steps_per_epoch
     if not position:
-        return 0.0, f"Training on {counted(started.train_count, item)}: first of {steps:,} steps"
+        return 0.0, f"Training on {pluralize(started.train_count, item)}: first of {steps:,} steps"
     epoch = min(len(history.epochs) + 1, started.epochs)
     pace = position.train_seconds / position.step
-    of_run = duration(history.seconds_left() or 0)
+    of_run = format_duration(history.seconds_left() or 0)
     left = f"{of_run} left"
     if epoch < started.epochs and pace * started.steps_per_epoch >= 1:
-        of_epoch = duration(pace * max(epoch * started.steps_per_epoch - position.step, 0))
+        of_epoch = format_duration(pace * max(epoch * started.steps_per_epoch - position.step, 0))
         left = f"{of_epoch} of this epoch and {of_run} of the run left"
     text = f"Epoch {epoch:,} of {started.epochs:,}, step {position.step:,} of {steps:,}: about {left}"
     return min(position.step / steps, 1.0), text
@@ -110,7 +110,7 @@ def _queue(run: Run) -> str:
     others = going_on(but=run)
     ahead = [name for name, status in others.items() if status == "running"]
     ahead += sorted(name for name, status in others.items() if status == "queued" and name < run.id)
-    waited_for = f"waits for {plain(listed(ahead))}" if ahead else "another run has the device"
+    waited_for = f"waits for {plain(join_words(ahead))}" if ahead else "another run has the device"
     return f"Queued: {waited_for}. This one starts by itself when that ends."
 
 
@@ -126,7 +126,7 @@ def _figures(run: Run, history: History) -> None:
     if not val_count:
         about_best = f"No {item}s are held back from training, so no epoch is chosen."
     else:
-        about_best = f"Of the best epoch so far, on the {counted(val_count, item)} held back from training."
+        about_best = f"Of the best epoch so far, on the {pluralize(val_count, item)} held back from training."
     with st.container(horizontal=True):  # wraps where it is narrow
         for label, value, about in (
             (
@@ -143,7 +143,7 @@ def _figures(run: Run, history: History) -> None:
             (
                 "Test accuracy",
                 f"{test:.2%}" if test is not None else NOT_YET if test_count or not started else NONE,
-                f"On {counted(test_count or 0, f'test {item}')}, once, at the end: nothing is chosen by it.",
+                f"On {pluralize(test_count or 0, f'test {item}')}, once, at the end: nothing is chosen by it.",
             ),
             (
                 f"{item.capitalize()}s a second",
@@ -161,7 +161,7 @@ def _figures(run: Run, history: History) -> None:
 
 
 def _memory(megabytes: float) -> str:
-    return f"{megabytes:,.0f} MB" if megabytes < 999.5 else in_bytes(megabytes * 1e6)
+    return f"{megabytes:,.0f} MB" if megabytes < 999.5 else format_bytes(megabytes * 1e6)
 
 
 def _charts(run: Run, history: History) -> None:
@@ -192,7 +192,7 @@ def _charts(run: Run, history: History) -> None:
         )
         st.caption("The camera above a chart saves it as a picture.", width="content")
     if ended := history.ended:
-        made = f"{ended.epochs:,} of {counted(history.started.epochs, 'epoch')}" if history.started else "?"
+        made = f"{ended.epochs:,} of {pluralize(history.started.epochs, 'epoch')}" if history.started else "?"
         st.caption(f"{seconds_in_words(ended.train_seconds)} of training, {made} finished. Kept: {plain(ended.kept)}.")
     for sentence in about_backbone(run, history):
         st.caption(plain(sentence))
@@ -207,7 +207,7 @@ def about_backbone(run: Run, history: History) -> list[str]:
     if history.started and history.started.note:
         said.append(history.started.note)
     if recipe.freeze != "none":
-        how_long = "" if recipe.freeze == "backbone" else f" for {counted(recipe.frozen_epochs, 'epoch')}"
+        how_long = "" if recipe.freeze == "backbone" else f" for {pluralize(recipe.frozen_epochs, 'epoch')}"
         said.append(f"The backbone is frozen{how_long}, its batch norm and dropout too: they work as in use.")
     if history.extractions:
         count = sum(each.total for each in history.extractions)

@@ -3,10 +3,10 @@
 import streamlit as st
 
 from engine.base.paths import weights_folder
-from engine.base.text import counted
+from engine.base.text import pluralize
 from engine.data.catalogue import kind_of
 from engine.data.dataset import is_prepared, open_dataset
-from engine.recipes.backbones import BACKBONES, suited
+from engine.recipes.backbones import BACKBONES, rank_for_images
 from engine.recipes.recipe import MODELS, Recipe
 
 
@@ -29,7 +29,7 @@ def about_features(recipe: Recipe) -> str:
     if recipe.freeze == "none":
         return ""
     if recipe.freeze != "backbone":
-        first = counted(recipe.frozen_epochs, "epoch")
+        first = pluralize(recipe.frozen_epochs, "epoch")
         once = "each image goes through it once" if recipe.keeps_features else "changed images go through it each time"
         return f"The backbone is frozen for {first}, in which {once}. After that it is trained too, which takes longer."
     if not recipe.augment:
@@ -39,8 +39,8 @@ def about_features(recipe: Recipe) -> str:
         )
     if recipe.views:
         return (
-            f"The backbone sees {counted(recipe.views, 'changed version')} of each training image once, and the epochs "
-            "take them in turn. Their features are kept."
+            f"The backbone sees {pluralize(recipe.views, 'changed version')} of each training image once, and the "
+            "epochs take them in turn. Their features are kept."
         )
     return (
         "With augmentation and views 0 the frozen backbone sees newly changed images in each epoch, which takes long "
@@ -63,7 +63,9 @@ def compare_networks(recipe: Recipe) -> None:
     if not folded.open:
         return
     with folded:
-        rows = suited(open_dataset(recipe.dataset).image_shape if is_prepared(recipe.dataset) else (224, 224, 3))
+        rows = rank_for_images(
+            open_dataset(recipe.dataset).image_shape if is_prepared(recipe.dataset) else (224, 224, 3)
+        )
         key = f"{recipe.name}:networks"
         st.dataframe(
             [

@@ -9,10 +9,10 @@ import streamlit as st
 
 from engine.base.errors import LoupeError
 from engine.base.paths import weights_folder
-from engine.base.text import counted
+from engine.base.text import pluralize
 from engine.data.catalogue import CATALOGUE, dataset_names, kind_of, title_of
 from engine.data.dataset import is_prepared, open_dataset
-from engine.recipes.backbones import BACKBONES, suited
+from engine.recipes.backbones import BACKBONES, rank_for_images
 from engine.recipes.recipe import ABOUT, FIELDS, MACHINE_FIELDS, MODELS, RECIPES, TYPES, Recipe, change
 from engine.runs.run import list_runs
 from ui.augmentation import choose_augmentation
@@ -31,7 +31,7 @@ def _weights_in_words(weights: str) -> str:
 
 
 def _freeze_in_words(freeze: str) -> str:
-    return f"backbone for {counted(int(freeze), 'epoch')}" if freeze.isdigit() else freeze
+    return f"backbone for {pluralize(int(freeze), 'epoch')}" if freeze.isdigit() else freeze
 
 
 IN_WORDS = {"dataset": title_of, "weights": _weights_in_words, "freeze": _freeze_in_words}
@@ -109,7 +109,7 @@ def _models(kind: str, dataset: str | None) -> list[str]:
     if dataset and is_prepared(dataset):
         with suppress(LoupeError):  # of a damaged one; it is told where it is used
             shape = open_dataset(dataset).image_shape
-    return [*MODELS, *(backbone.name for backbone in suited(shape))]
+    return [*MODELS, *(backbone.name for backbone in rank_for_images(shape))]
 
 
 def _runs_of(model: str) -> list[str]:

@@ -7,7 +7,7 @@ import streamlit as st
 from streamlit.runtime.pages_manager import PagesManager
 
 from engine.base.errors import LoupeError
-from engine.base.text import SPLIT_NAMES, shown
+from engine.base.text import SPLIT_NAMES, printable
 from engine.data.catalogue import dataset_names, title_of
 from engine.data.dataset import open_dataset
 from engine.evaluation.predictions import Predictions
@@ -131,7 +131,7 @@ def tie(
         try:
             value = read(*asked)
         except (ValueError, TypeError):
-            text = plain(" and ".join(shown(part) for part in asked))
+            text = plain(" and ".join(printable(part) for part in asked))
             st.warning(f"There is no **{key}** {text} here, so this choice is left out.", icon=":material/link_off:")
     # Written only where it differs: what is written is sent back, and a key held down would be set back by it.
     if key not in st.session_state or st.session_state[key] != value:

@@ -9,7 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from engine.base.errors import LoupeError
-from engine.base.text import SPLIT_NAMES, counted, duration
+from engine.base.text import SPLIT_NAMES, format_duration, pluralize
 from engine.data.catalogue import item_of
 from engine.evaluation.metrics import wilson_interval
 from engine.evaluation.predictions import Predictions, load_predictions
@@ -82,7 +82,7 @@ def summarize(run: Run) -> dict:
         "status": status,
         "accuracy": accuracy,
         "percent": None if accuracy is None else 100 * accuracy,
-        "count": None if accuracy is None else counted(getattr(started, f"{split}_count"), item),
+        "count": None if accuracy is None else pluralize(getattr(started, f"{split}_count"), item),
         "epochs": ended.epochs if ended else len(history.epochs),
         "seconds": ended.train_seconds if ended else None,
         "curve": [each.train_accuracy for each in thinned(figures)],
@@ -181,7 +181,7 @@ def figure_in_words(name: str, value: float | None) -> str:
 
 def seconds_in_words(seconds: float) -> str:
     """Say a measured time: where it is short, with two digits."""
-    return f"{seconds:.2g} s" if seconds < 9.5 else duration(seconds)
+    return f"{seconds:.2g} s" if seconds < 9.5 else format_duration(seconds)
 
 
 def published_score(figures: dict[str, float] | float | None, score: str) -> float | None:

@@ -7,7 +7,7 @@ from itertools import pairwise
 from statistics import fmean, median
 from typing import Any
 
-from engine.base.text import counted, listed
+from engine.base.text import join_words, pluralize
 from engine.data.catalogue import kind_of
 from engine.evaluation.metrics import wilson_interval
 from engine.recipes.augmentation import parse_augmentation
@@ -106,7 +106,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Course:
+class RunCurves:
     """A run so far, as the rules look at it.
 
     guessing: the training loss where all classes are held equally likely, in nats, as an untrained network has it; None
@@ -168,10 +168,10 @@ class Course:
 
     def accuracy_in_words(self) -> str:
         last, started = self.epochs[-1], self.started
-        training = f"training accuracy was {last.train_accuracy:.1%} of {counted(started.train_count, 'image')}"
+        training = f"training accuracy was {last.train_accuracy:.1%} of {pluralize(started.train_count, 'image')}"
         if last.val_accuracy is None:
             return training
-        return f"{training}, validation accuracy {last.val_accuracy:.1%} of {counted(started.val_count, 'image')}"
+        return f"{training}, validation accuracy {last.val_accuracy:.1%} of {pluralize(started.val_count, 'image')}"
 
 
 def diagnose(recipe: Recipe, history: History, class_counts: Mapping[str, int] | None = None) -> list[Finding]:
@@ -179,20 +179,20 @@ def diagnose(recipe: Recipe, history: History, class_counts: Mapping[str, int] |
 
     class_counts: the training images of each class, by its name.
     """
-    course = _course(recipe, history, class_counts)
+    curves = _curves_of(recipe, history, class_counts)
     diverged, classes = _diverged(recipe, history), _classes(recipe, class_counts)
-    if diverged or not course:
+    if diverged or not curves:
         findings = [diverged, classes]
     else:
         # At a rate that does not fit, nothing else that the figures say can be relied upon.
-        rate = _rate_too_high(course) or _rate_too_low(course)
-        improving = None if rate else _still_improving(course)
+        rate = _rate_too_high(curves) or _rate_too_low(curves)
+        improving = None if rate else _still_improving(curves)
         findings = [
-            rate or _overfitting(course),
-            None if rate or improving else _underfitting(course),
+            rate or _overfitting(curves),
+            None if rate or improving else _underfitting(curves),
             classes,
             improving,
-            _unwatched(course),
+            _unwatched(curves),
         ]
     rewording = str if kind_of(recipe.dataset) == "images" else _of_rows
     return [
@@ -211,7 +211,7 @@ def _of_rows(sentence: str) -> str:
     return sentence.replace("image", "row")
 
 
-def _course(recipe: Recipe, history: History, class_counts: Mapping[str, int] | None) -> Course | None:
+def _curves_of(recipe: Recipe, history: History, class_counts: Mapping[str, int] | None) -> RunCurves | None:
     started = history.started
     steps = [step for step in history.steps if _sound(step)]
     epochs = [epoch for epoch in history.epochs if _sound(epoch)]
@@ -226,7 +226,7 @@ def _course(recipe: Recipe, history: History, class_counts: Mapping[str, int] | 
     # Smoothed labels that are weighed make losses that have no such ends.
     known = guessing > least and not (recipe.class_weights == "balanced" and smoothing)
     majority = max(counts) / sum(counts) if any(counts) else 1 / number
-    return Course(recipe, history, started, points, epochs, guessing if known else None, least, majority)
+    return RunCurves(recipe, history, started, points, epochs, guessing if known else None, least, majority)
 
 
 def _diverged(recipe: Recipe, history: History) -> Finding | None:
@@ -243,37 +243,37 @@ def _diverged(recipe: Recipe, history: History) -> Finding | None:
     )
 
 
-def _rate_too_high(course: Course) -> Finding | None:
+def _rate_too_high(curves: RunCurves) -> Finding | None:
     """Find a loss that guessing would have had too, that leapt and never recovered, or that goes up and down."""
-    recipe, points = course.recipe, course.points
-    enough = course.steps >= LEAST_STEPS
-    if len(points) < LEAST_POINTS or not (enough or course.has_model):
+    recipe, points = curves.recipe, curves.points
+    enough = curves.steps >= LEAST_STEPS
+    if len(points) < LEAST_POINTS or not (enough or curves.has_model):
         return None
     highest = max(points, key=lambda point: point.loss)
-    if course.guessing is not None and course.covered is not None:
+    if curves.guessing is not None and curves.covered is not None:
         # Rows of numbers may be of any size, and then a network starts far off whatever the rate; images are scaled.
-        leapt = highest.loss >= LEAP * max(course.guessing, points[0].loss if course.is_table else 0.0)
+        leapt = highest.loss >= LEAP * max(curves.guessing, points[0].loss if curves.is_table else 0.0)
         # Before half of a run, a rate that will come down may bring it back yet; and without a leap it may be the start
         # of one that is hard to learn.
-        half = course.progress >= 0.5
-        stuck = course.late_loss >= course.guessing
-        if stuck and ((leapt and (half or course.settled)) or (enough and half and _at_usual_rate(recipe))):
+        half = curves.progress >= 0.5
+        stuck = curves.late_loss >= curves.guessing
+        if stuck and ((leapt and (half or curves.settled)) or (enough and half and _at_usual_rate(recipe))):
             return Finding(
                 "rate-too-high",
                 "Nothing is learned: the learning rate is probably too high.",
-                f"After {course.steps:,} steps the training loss is {course.late_loss:.3g}, no better than the "
-                f"{course.guessing:.3g} of guessing.",
+                f"After {curves.steps:,} steps the training loss is {curves.late_loss:.3g}, no better than the "
+                f"{curves.guessing:.3g} of guessing.",
                 *_with_rate(recipe, recipe.learning_rate / 10),
             )
-        if leapt and course.covered < RECOVERED and course.settled:
+        if leapt and curves.covered < RECOVERED and curves.settled:
             return Finding(
                 "rate-too-high",
                 "The learning rate is too high: the first steps threw the network far off.",
                 f"The training loss was {highest.loss:.3g} at step {highest.step:,}, where guessing gives "
-                f"{course.guessing:.3g}, and it is {course.late_loss:.3g} after {course.steps:,} steps.",
+                f"{curves.guessing:.3g}, and it is {curves.late_loss:.3g} after {curves.steps:,} steps.",
                 *_with_rate(recipe, recipe.learning_rate / 10),
             )
-    dip = None if course.annealed else _dip(course.validated, course.started.val_count)
+    dip = None if curves.annealed else _dip(curves.validated, curves.started.val_count)
     if not dip:
         return None
     return Finding(
@@ -303,21 +303,21 @@ def _dip(epochs: list[Epoch], count: int) -> str | None:
         return None
     before, after = max(accuracies[:deepest]), max(accuracies[deepest:])
     return (
-        f"Validation accuracy, of {counted(count, 'image')}, had been {before:.1%}, fell to {accuracies[deepest]:.1%} "
-        f"at epoch {epochs[deepest].epoch}, and was {after:.1%} later."
+        f"Validation accuracy, of {pluralize(count, 'image')}, had been {before:.1%}, fell to "
+        f"{accuracies[deepest]:.1%} at epoch {epochs[deepest].epoch}, and was {after:.1%} later."
     )
 
 
-def _rate_too_low(course: Course) -> Finding | None:
+def _rate_too_low(curves: RunCurves) -> Finding | None:
     """Find a loss that falls as on a straight line, and has far to go."""
-    recipe, points = course.recipe, course.points
-    if course.steps < LEAST_STEPS or len(points) < 2 * LEAST_POINTS or course.covered is None:
+    recipe, points = curves.recipe, curves.points
+    if curves.steps < LEAST_STEPS or len(points) < 2 * LEAST_POINTS or curves.covered is None:
         return None
     if _at_usual_rate(recipe):
         return None
     # Under way it is told only once the full rate was reached, and of what has come far less than its share of the way:
     # many a loss falls slowly at first and fast then.
-    if course.progress < 0.5 or course.covered >= LITTLE * course.progress**2:
+    if curves.progress < 0.5 or curves.covered >= LITTLE * curves.progress**2:
         return None
     moved = [0.0]
     for before, after in pairwise(points):
@@ -329,28 +329,28 @@ def _rate_too_low(course: Course) -> Finding | None:
         for part in (points[:few], points[max(0, half - few // 2) :][:few], points[-few:])
     )
     straight = last < first and middle - last >= STRAIGHT * (first - middle)
-    if not straight and course.covered >= HARDLY:
+    if not straight and curves.covered >= HARDLY:
         return None
     return Finding(
         "rate-too-low",
         "The learning rate is too low: the loss has covered little of its way.",
-        f"In {course.steps:,} steps the training loss went from {first:.3g} by way of {middle:.3g} to {last:.3g}"
-        f"{', almost on a straight line' if straight else ''}; guessing gives {course.guessing:.3g}, "
-        f"and the least there can be is {course.least:.3g}.",
+        f"In {curves.steps:,} steps the training loss went from {first:.3g} by way of {middle:.3g} to {last:.3g}"
+        f"{', almost on a straight line' if straight else ''}; guessing gives {curves.guessing:.3g}, "
+        f"and the least there can be is {curves.least:.3g}.",
         *_with_rate(recipe, recipe.learning_rate * 10),
     )
 
 
-def _overfitting(course: Course) -> Finding | None:
+def _overfitting(curves: RunCurves) -> Finding | None:
     """Find validation figures that get worse while training figures get better, or stay far behind them."""
-    epochs, count = course.validated, course.started.val_count
-    least = 3 if course.has_model else LEAST_EPOCHS
-    if not course.settled or course.steps < LEAST_STEPS or len(epochs) < least or not count:
+    epochs, count = curves.validated, curves.started.val_count
+    least = 3 if curves.has_model else LEAST_EPOCHS
+    if not curves.settled or curves.steps < LEAST_STEPS or len(epochs) < least or not count:
         return None
-    evidence = _risen(epochs, count) or _gap(course, epochs)
+    evidence = _risen(epochs, count) or _gap(curves, epochs)
     if not evidence:
         return None
-    advice, change = _against_overfitting(course)
+    advice, change = _against_overfitting(curves)
     return Finding(
         "overfitting", "The model learns its training images by heart: it is overfitting.", evidence, advice, change
     )
@@ -372,20 +372,20 @@ def _risen(epochs: list[Epoch], count: int) -> str | None:
     if min(losses[-3:]) < smooth[lowest] or smooth[-1] - smooth[lowest] < clear or last.train_loss >= best.train_loss:
         return None
     return (
-        f"Validation loss, of {counted(count, 'image')}, was {smooth[lowest]:.3g} around epoch {best.epoch} and is "
+        f"Validation loss, of {pluralize(count, 'image')}, was {smooth[lowest]:.3g} around epoch {best.epoch} and is "
         f"{smooth[-1]:.3g} now (medians of 3 epochs), while training loss fell from {best.train_loss:.3g} to "
         f"{last.train_loss:.3g}."
     )
 
 
-def _gap(course: Course, epochs: list[Epoch]) -> str | None:
+def _gap(curves: RunCurves, epochs: list[Epoch]) -> str | None:
     """Say how far training accuracy is ahead of validation accuracy, when it has been for three epochs.
 
     A gap that closes is another matter: batch norm's validation figures lag behind at first. Augmentation and means
     over an epoch make training figures look worse than they are, so that the true gap is no smaller.
     """
-    train_count, val_count = course.started.train_count, course.started.val_count
-    if not course.has_model and len(epochs) < 2 * LEAST_EPOCHS:
+    train_count, val_count = curves.started.train_count, curves.started.val_count
+    if not curves.has_model and len(epochs) < 2 * LEAST_EPOCHS:
         return None
     gaps = [epoch.train_accuracy - (epoch.val_accuracy or 0.0) for epoch in epochs]
     falls = epochs[-1].train_accuracy < max(epoch.train_accuracy for epoch in epochs) - CLEAR_FALL
@@ -395,8 +395,8 @@ def _gap(course: Course, epochs: list[Epoch]) -> str | None:
     last = epochs[-1]
     low, high = wilson_interval(round((last.val_accuracy or 0.0) * val_count), val_count)
     return (
-        f"Training accuracy is {last.train_accuracy:.1%} of {counted(train_count, 'image')}, and validation accuracy "
-        f"{last.val_accuracy:.1%} of {counted(val_count, 'image')} (by chance between {low:.1%} and {high:.1%})."
+        f"Training accuracy is {last.train_accuracy:.1%} of {pluralize(train_count, 'image')}, and validation accuracy "
+        f"{last.val_accuracy:.1%} of {pluralize(val_count, 'image')} (by chance between {low:.1%} and {high:.1%})."
     )
 
 
@@ -408,10 +408,10 @@ def _least_gap(epoch: Epoch, train_count: int, val_count: int) -> float:
     return train - val - math.hypot(train - train_low, val_high - val)
 
 
-def _against_overfitting(course: Course) -> tuple[str, dict[str, Any]]:
-    recipe = course.recipe
+def _against_overfitting(curves: RunCurves) -> tuple[str, dict[str, Any]]:
+    recipe = curves.recipe
     # With a frozen backbone each image goes through it once, and with augmentation once an epoch.
-    if not recipe.augment and not course.is_table and recipe.freeze != "backbone":
+    if not recipe.augment and not curves.is_table and recipe.freeze != "backbone":
         return (
             "Change the training images a little each time that they are seen, so that none can be learned by heart. "
             "Where a mirrored image is of the same class, add flip.",
@@ -425,38 +425,38 @@ def _against_overfitting(course: Course) -> tuple[str, dict[str, Any]]:
         share = {} if recipe.validation_share else {"validation_share": 0.1}
         return "Keep the weights of the best epoch by validation accuracy, not the last.", share | {"keep": "best"}
     # A schedule that is cut short never comes down to the low rates that it is for.
-    if not recipe.patience and not course.annealed:
+    if not recipe.patience and not curves.annealed:
         return "End training once validation accuracy has not risen for 5 epochs.", {"patience": 5}
     return "Add training images, or choose a smaller network: the recipe has what else there is against it.", {}
 
 
-def _underfitting(course: Course) -> Finding | None:
+def _underfitting(curves: RunCurves) -> Finding | None:
     """Find a run that has ended with poor accuracy on the very images that it was trained on."""
-    if not course.has_model or isinstance(course.history.last, Stopped) or not course.epochs:
+    if not curves.has_model or isinstance(curves.history.last, Stopped) or not curves.epochs:
         return None
-    if len(course.started.classes) < 2 or course.majority >= 1:
+    if len(curves.started.classes) < 2 or curves.majority >= 1:
         return None
-    last = course.epochs[-1]
+    last = curves.epochs[-1]
     accuracy = last.train_accuracy
     if last.val_accuracy is not None:
-        if course.steps < LEAST_STEPS:  # batch norm knows its training batches long before it knows other images
+        if curves.steps < LEAST_STEPS:  # batch norm knows its training batches long before it knows other images
             accuracy = last.val_accuracy
-        elif _least_gap(last, course.started.train_count, course.started.val_count) >= CLEAR_GAP:
+        elif _least_gap(last, curves.started.train_count, curves.started.val_count) >= CLEAR_GAP:
             return None
-    if (accuracy - course.majority) / (1 - course.majority) >= POOR_SKILL:
+    if (accuracy - curves.majority) / (1 - curves.majority) >= POOR_SKILL:
         return None
-    advice, change = _against_underfitting(course)
+    advice, change = _against_underfitting(curves)
     return Finding(
         "underfitting",
         "The model has not learned even its training images: it is underfitting.",
-        f"In the end {course.accuracy_in_words()}; always naming the commonest class gets {course.majority:.1%}.",
+        f"In the end {curves.accuracy_in_words()}; always naming the commonest class gets {curves.majority:.1%}.",
         advice,
         change,
     )
 
 
-def _against_underfitting(course: Course) -> tuple[str, dict[str, Any]]:
-    recipe = course.recipe
+def _against_underfitting(curves: RunCurves) -> tuple[str, dict[str, Any]]:
+    recipe = curves.recipe
     augmentation = parse_augmentation(recipe.augment)
     strong = augmentation.crop < LEAST_CROP or any(
         getattr(augmentation, name) >= least for name, least in STRONG.items()
@@ -467,45 +467,45 @@ def _against_underfitting(course: Course) -> tuple[str, dict[str, Any]]:
         }
     if recipe.label_smoothing >= STRONG_SMOOTHING:
         return "Train towards the true class alone: label smoothing takes too much of it.", {"label_smoothing": 0.0}
-    if course.steps < LEAST_STEPS:
+    if curves.steps < LEAST_STEPS:
         return _with_epochs(recipe)
     if recipe.freeze == "backbone":
         return "Let the backbone learn too, at a tenth of the rate of the head.", {
             "freeze": "none",
             "backbone_rate": 0.1,
         }
-    fall = _late_fall(course.points)
-    if fall is None or fall >= FLAT or course.steps < LEVEL_STEPS:
+    fall = _late_fall(curves.points)
+    if fall is None or fall >= FLAT or curves.steps < LEVEL_STEPS:
         return _with_epochs(recipe)
     levelled = "the loss has levelled out, so that more epochs would not help"
     # Weights that a run starts from are those of one network.
-    larger = None if course.is_table or recipe.weights != "none" else LARGER.get(recipe.model)
+    larger = None if curves.is_table or recipe.weights != "none" else LARGER.get(recipe.model)
     if larger:
         return f"Take a larger network, {larger}: {levelled}.", {"model": larger}
     return f"Look at the images and their labels, or try another learning rate: {levelled}.", {}
 
 
-def _still_improving(course: Course) -> Finding | None:
+def _still_improving(curves: RunCurves) -> Finding | None:
     """Find a run whose loss still fell clearly when it ended, at a rate that was not let down."""
-    if not course.has_model or course.annealed or not course.epochs:
+    if not curves.has_model or curves.annealed or not curves.epochs:
         return None
-    last, epochs = course.epochs[-1], course.validated
+    last, epochs = curves.epochs[-1], curves.validated
     watched = len(epochs) >= 2 * LEAST_POINTS
-    losses = [Point(epoch.step, epoch.val_loss or 0.0, 0.0) for epoch in epochs] if watched else course.points
+    losses = [Point(epoch.step, epoch.val_loss or 0.0, 0.0) for epoch in epochs] if watched else curves.points
     fall = _late_fall(losses)
-    images = course.started.val_count if watched else course.steps * course.recipe.batch_size / 4
+    images = curves.started.val_count if watched else curves.steps * curves.recipe.batch_size / 4
     if fall is None or fall < max(FLAT, 2 / math.sqrt(max(images, 1))):
         return None
     if max(last.train_accuracy, last.val_accuracy or 0.0) >= NEARLY_ALL:
         return None
-    split = f"validation loss, of {course.started.val_count:,} images," if watched else "training loss"
-    stopped = isinstance(course.history.last, Stopped)
-    advice, change = _with_epochs(course.recipe)
+    split = f"validation loss, of {curves.started.val_count:,} images," if watched else "training loss"
+    stopped = isinstance(curves.history.last, Stopped)
+    advice, change = _with_epochs(curves.recipe)
     return Finding(
         "still-improving",
         "The model was still getting better when training ended.",
-        f"In the last quarter of {counted(course.steps, 'step')} the {split} was {fall:.0%} lower than in the quarter "
-        f"before; in the end {course.accuracy_in_words()}.",
+        f"In the last quarter of {pluralize(curves.steps, 'step')} the {split} was {fall:.0%} lower than in the "
+        f"quarter before; in the end {curves.accuracy_in_words()}.",
         "Resume the run, and it makes the rest of its epochs." if stopped else advice,
         {} if stopped else change,
     )
@@ -536,9 +536,8 @@ def _classes(recipe: Recipe, class_counts: Mapping[str, int] | None) -> Finding 
     named = [f"{name} {class_counts[name]:,}" for name in few[:MOST_NAMED]]
     if len(few) > MOST_NAMED:
         named.append(f"{len(few) - MOST_NAMED:,} more")
-    evidence = (
-        f"Images by class, validation included: {listed(named)}; the mean of all {len(class_counts)} is {mean:,.0f}."
-    )
+    mean_of_all = f"the mean of all {len(class_counts)} is {mean:,.0f}"
+    evidence = f"Images by class, validation included: {join_words(named)}; {mean_of_all}."
     if not rare:
         return Finding(
             "few-images",
@@ -557,13 +556,13 @@ def _classes(recipe: Recipe, class_counts: Mapping[str, int] | None) -> Finding 
     )
 
 
-def _unwatched(course: Course) -> Finding | None:
-    if not course.has_model or course.started.val_count:
+def _unwatched(curves: RunCurves) -> Finding | None:
+    if not curves.has_model or curves.started.val_count:
         return None
     return Finding(
         "unwatched",
         "Overfitting cannot be seen: nothing is held back to watch by.",
-        f"All {counted(course.started.train_count, 'training image')} were trained on, and 0 held back.",
+        f"All {pluralize(curves.started.train_count, 'training image')} were trained on, and 0 held back.",
         "Hold back a tenth of the training images, and watch the loss and accuracy of those too.",
         {"validation_share": 0.1},
     )

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from engine.base.machine import available_memory, is_out_of_memory, peak_memory
-from engine.base.text import counted, duration, in_bytes, listed
+from engine.base.text import format_bytes, format_duration, join_words, pluralize
 from engine.data.dataset import Dataset
 from engine.data.splits import validation_split
 from engine.evaluation.metrics import wilson_interval
@@ -150,7 +150,7 @@ def _overfit(recipe: Recipe, dataset: Dataset) -> Check:
         steps += 1
         with torch.no_grad():
             right = int((training.network(inputs).argmax(1) == labels).sum())
-    said = f"Trained on one batch only, it has {right} of {len(labels)} images right after {counted(steps, 'step')}"
+    said = f"Trained on one batch only, it has {right} of {len(labels)} images right after {pluralize(steps, 'step')}"
     if right == len(labels):
         return Check("one batch", "good", f"{said}: it can learn.")
     if steps < OVERFIT_STEPS:
@@ -173,15 +173,15 @@ def _simple_models(training: Training, dataset: Dataset) -> list[Check]:
         train, val = train[order[part:]], train[order[:part]]
         stored, judged = "train", "training images held back for this"
     labels = torch.from_numpy(dataset.splits["train"].labels)[train]
-    truth = torch.from_numpy(dataset.splits[stored].labels)[val]
+    targets = torch.from_numpy(dataset.splits[stored].labels)[val]
     commonest = int(torch.bincount(labels).argmax()) if len(labels) else 0
-    share = int((truth == commonest).sum())
+    share = int((targets == commonest).sum())
     checks = [
         Check(
             "majority",
             "good",
-            f"Always answering {dataset.classes[commonest]!r} would be right for {share:,} of {len(truth):,} {judged}, "
-            f"{share / len(truth):.1%}: what is learned must be better than that.",
+            f"Always answering {dataset.classes[commonest]!r} would be right for {share:,} of {len(targets):,} "
+            f"{judged}, {share / len(targets):.1%}: what is learned must be better than that.",
         )
     ]
     probe = _linear_probe(training, dataset, train, stored, val)
@@ -258,14 +258,16 @@ def _memory(training: Training) -> Check:
     used, free = peak_memory(recipe.device) * 1e6, available_memory(recipe.device)
     said = (
         f"With {count_parameters(training.model):,} parameters and batches of {recipe.batch_size}, "
-        f"training takes about {in_bytes(used)}"
+        f"training takes about {format_bytes(used)}"
     )
     if free is None:
         return Check("memory", "good", f"{said}.")
     if used <= WORRYING_SHARE * (free + used):  # what this check has taken is not free just now
-        return Check("memory", "good", f"{said}, and {in_bytes(free)} are free beside: it fits.")
+        return Check("memory", "good", f"{said}, and {format_bytes(free)} are free beside: it fits.")
     smaller = max(1, recipe.batch_size // 2)
-    return Check("memory", "look", f"{said}, and only {in_bytes(free)} are free beside. Set batch_size to {smaller}.")
+    return Check(
+        "memory", "look", f"{said}, and only {format_bytes(free)} are free beside. Set batch_size to {smaller}."
+    )
 
 
 def _out_of_memory(recipe: Recipe) -> Check:
@@ -282,7 +284,7 @@ def _duration(training: Training, dataset: Dataset, pace: Pace) -> Check:
     steps, total, parts = training.steps_per_epoch, 0.0, []
     if of_frozen:
         total += of_frozen * steps * pace.step
-        parts.append(f"{counted(of_frozen * steps, 'step')} of {_in_short(pace.step)} with the backbone frozen")
+        parts.append(f"{pluralize(of_frozen * steps, 'step')} of {_in_short(pace.step)} with the backbone frozen")
     if training.trains_on_features:
         versions = min(recipe.views, of_frozen) if recipe.augment else 1
         extracting = pace.image * len(training.train_indices) * versions
@@ -294,18 +296,18 @@ def _duration(training: Training, dataset: Dataset, pace: Pace) -> Check:
             thawed = replace(recipe, freeze="none")
             whole = _time_steps(Training(thawed, dataset, training.device), dataset).step
         total += (recipe.epochs - of_frozen) * steps * whole
-        parts.append(f"{counted((recipe.epochs - of_frozen) * steps, 'step')} of {_in_short(whole)}")
+        parts.append(f"{pluralize((recipe.epochs - of_frozen) * steps, 'step')} of {_in_short(whole)}")
     validations = 1 if of_frozen == recipe.epochs else recipe.epochs
     evaluated = validations * len(training.val_indices) + len(dataset.splits.get("test", ()))
     total += evaluated * pace.image
     if evaluated * pace.image >= 1:
-        parts.append(f"{duration(evaluated * pace.image)} for evaluation")
+        parts.append(f"{format_duration(evaluated * pace.image)} for evaluation")
     how_long = f"It takes {_about(total)} on this machine as it is now"
-    return Check("time", "good", f"{how_long}: {listed(parts)}.")
+    return Check("time", "good", f"{how_long}: {join_words(parts)}.")
 
 
 def _about(seconds: float) -> str:
-    return f"about {duration(seconds)}" if seconds >= 1 else "less than a second"
+    return f"about {format_duration(seconds)}" if seconds >= 1 else "less than a second"
 
 
 def _in_short(seconds: float) -> str:

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from engine.audit.outliers import LEAST_CONTRAST, Features, find_odd, measure
+from engine.audit.outliers import LEAST_CONTRAST, Features, find_outliers, measure
 from engine.audit.similarity import (
     DEFAULT_THRESHOLD,
     HASHED_SIDE,
@@ -23,15 +23,15 @@ from engine.audit.similarity import (
     find_pairs,
     in_threads,
 )
-from engine.base.paths import replacing
+from engine.base.paths import replacing_file
 from engine.data.dataset import Dataset
-from engine.data.source_files import open_origins
+from engine.data.source_files import open_source_files
 
 __all__ = [
     "DEFAULT_THRESHOLD",
     "MAX_DISTANCE",
     "Inspection",
-    "Odd",
+    "Outlier",
     "Pair",
     "Place",
     "Progress",
@@ -71,7 +71,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Odd:
+class Outlier:
     split: str
     index: int
     reason: str
@@ -87,7 +87,7 @@ class Inspection:
 
     exact: tuple[Pair, ...]
     near: tuple[Pair, ...]
-    odd: tuple[Odd, ...]
+    odd: tuple[Outlier, ...]
     near_cut: bool = False
 
     def near_within(self, threshold: int) -> tuple[Pair, ...]:
@@ -159,7 +159,7 @@ def inspect(dataset: Dataset, sizes: Sizes | None = None) -> Generator[Progress,
     exact = [places.pair(firsts[copy], copy, 0) for copy in copies[np.argsort(firsts[copies], kind="stable")]]
     near: list[Pair] = []
     near_cut = False
-    odd: list[Odd] = []
+    odd: list[Outlier] = []
     if features:
         compared = np.flatnonzero((firsts == np.arange(len(firsts))) & (features.contrast >= LEAST_CONTRAST))
         if min(dataset.image_shape[:2]) >= HASHED_SIDE:
@@ -169,8 +169,8 @@ def inspect(dataset: Dataset, sizes: Sizes | None = None) -> Generator[Progress,
             rows = zip(compared[found.first], compared[found.second], found.distance, strict=True)
             near = [places.pair(*row) for row in islice(rows, MAX_PAIRS)]
         widths, heights = places.in_a_row(sizes or {})
-        found_odd = find_odd(features, widths, heights)
-        odd = [Odd(places[position].split, places[position].index, reason) for position, reason in found_odd]
+        found_odd = find_outliers(features, widths, heights)
+        odd = [Outlier(places[position].split, places[position].index, reason) for position, reason in found_odd]
     inspection = Inspection(tuple(exact), tuple(near), tuple(odd), near_cut)
     with suppress(OSError):
         _save(dataset, places, inspection)
@@ -243,7 +243,7 @@ def _save(dataset: Dataset, places: _Places, inspection: Inspection) -> None:
         "near_cut": inspection.near_cut,
         "odd": [[places.position(Place(odd.split, odd.index)), odd.reason] for odd in inspection.odd],
     }
-    with replacing(_file(dataset)) as beside:
+    with replacing_file(_file(dataset)) as beside:
         beside.write_text(json.dumps(document), encoding="utf-8")
 
 
@@ -258,7 +258,7 @@ def load_inspection(dataset: Dataset) -> Inspection | None:
             exact=tuple(places.pair(first, second, 0) for first, second in document["exact"]),
             near=tuple(places.pair(*row) for row in document["near"]),
             odd=tuple(
-                Odd(places[position].split, places[position].index, str(why)) for position, why in document["odd"]
+                Outlier(places[position].split, places[position].index, str(why)) for position, why in document["odd"]
             ),
             near_cut=bool(document["near_cut"]),
         )
@@ -271,7 +271,7 @@ def as_document(dataset: Dataset, inspection: Inspection, threshold: int, bad_fi
 
     Each image has its split, index, label, and file name where it was imported from one.
     """
-    origins = {split: open_origins(dataset, split) for split in dataset.splits}
+    origins = {split: open_source_files(dataset, split) for split in dataset.splits}
 
     def place(split: str, index: int) -> dict:
         known = origins[split]

@@ -65,7 +65,7 @@ def measure(block: np.ndarray) -> tuple[np.ndarray, ...]:
     return hashes, vectors, luma.mean(axis=(1, 2)), contrast, ranges, detail
 
 
-def find_odd(features: Features, widths: np.ndarray, heights: np.ndarray) -> list[tuple[int, str]]:
+def find_outliers(features: Features, widths: np.ndarray, heights: np.ndarray) -> list[tuple[int, str]]:
     """List the odd images, the worst first: position and reason, with its figures.
 
     widths, heights: of the originals in pixels, 0 where they are not known. Worst is what is beyond its limit by the

@@ -7,24 +7,8 @@ import resource
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
-
-from engine.base.errors import LoupeError
-from engine.recipes.recipe import Recipe
-
-
-def resolve(recipe: Recipe) -> Recipe:
-    """Return the recipe with its device chosen; ``engine.training.tuning`` chooses the rest."""
-    import torch
-
-    device = recipe.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    elif device == "cuda" and not torch.cuda.is_available():
-        raise LoupeError("device is 'cuda', but no GPU that torch can use was found. Set device to 'cpu' or 'auto'.")
-    return replace(recipe, device=device)
 
 
 def cores() -> int:

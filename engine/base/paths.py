@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from engine.base.errors import LoupeError, reason_of
-from engine.base.text import shown
+from engine.base.text import printable
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
@@ -41,7 +41,7 @@ def child_environment() -> dict[str, str]:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing_file(path: Path) -> Iterator[Path]:
     """Yield a path beside ``path`` to write to; it takes the place of ``path`` once it is whole."""
     # Two sessions of one server are threads of one process.
     beside = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
@@ -66,19 +66,19 @@ def is_locked(path: Path) -> bool:
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
+def writing_file(path: Path) -> Iterator[None]:
     """Turn a file that a person named and that cannot be written into a sentence."""
     try:
         yield
     except OSError as error:
         raise LoupeError(
-            f"{shown(str(path))} could not be written ({error.strerror or reason_of(error)}). Name a file in a folder "
-            "that can be, with room for it."
+            f"{printable(str(path))} could not be written ({error.strerror or reason_of(error)}). Name a file in a "
+            "folder that can be, with room for it."
         ) from error
 
 
 @contextmanager
-def writing_to(folder: Path) -> Iterator[None]:
+def writing_folder(folder: Path) -> Iterator[None]:
     """Turn a folder that cannot be written, or a full disk, into a sentence."""
     try:
         yield

@@ -7,7 +7,7 @@ Progress = TypeVar("Progress")
 Result = TypeVar("Result")
 
 
-def result_of(steps: Generator[Progress, None, Result], tell: Callable[[Progress], object]) -> Result:
+def run_to_end(steps: Generator[Progress, None, Result], tell: Callable[[Progress], object]) -> Result:
     """Run work to its end, telling its progress; returns its result."""
     while True:
         try:

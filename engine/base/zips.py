@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from engine.base.errors import LoupeError, reason_of
-from engine.base.text import shown
+from engine.base.text import printable
 
 # More than anybody imports; an archive that claims more is broken or made to do harm.
 MAX_TOTAL_BYTES = 1 << 40
@@ -80,7 +80,7 @@ def entries(path: Path) -> Iterator[Entry]:
     The whole directory is checked before the first file comes. Raises LoupeError when the archive is damaged, encrypted
     or in parts, or made to do harm: with names that lead out of its folder, or with more in it than its bytes can hold.
     """
-    archive = shown(path.name)
+    archive = printable(path.name)
     try:
         with path.open("rb") as file:
             directory = _find_directory(file, archive)
@@ -154,8 +154,8 @@ def read_entry(file: BinaryIO, entry: Entry, limit: int) -> bytes:
             raise DamagedEntry("Its compressed bytes are damaged. Get a whole copy of the archive.") from None
     if len(content) > size:
         raise LoupeError(
-            f"{shown(name)} in the zip archive unpacks to more than the {size:,} bytes that it claims, as in archives "
-            "that are made to fill a disk. Get the archive from a source that you trust."
+            f"{printable(name)} in the zip archive unpacks to more than the {size:,} bytes that it claims, as in "
+            "archives that are made to fill a disk. Get the archive from a source that you trust."
         )
     if len(content) < size:
         raise DamagedEntry(f"It ends after {len(content):,} of its {size:,} bytes. Get a whole copy of the archive.")
@@ -239,7 +239,7 @@ def _walk(file: BinaryIO, directory: _Directory, archive: str) -> Iterator[Entry
             raise _damage(archive, "its directory holds an entry without a proper name")
         if name[0] == "/" or (name[1:2] == ":" and name[0].isalpha()) or (".." in name and ".." in name.split("/")):
             raise LoupeError(
-                f"The zip archive {archive} holds {shown(name)}, which would unpack outside its folder. "
+                f"The zip archive {archive} holds {printable(name)}, which would unpack outside its folder. "
                 "Get the archive from a source that you trust, or pack it again."
             )
         count += 1
@@ -329,6 +329,6 @@ def _in_parts(archive: str) -> LoupeError:
 
 def _overlap(archive: str, name: str) -> LoupeError:
     return LoupeError(
-        f"The zip archive {archive} claims more compressed bytes than it has (at {shown(name)}), as archives do that "
-        "are made to fill a disk. Get it from a source that you trust."
+        f"The zip archive {archive} claims more compressed bytes than it has (at {printable(name)}), as archives do "
+        "that are made to fill a disk. Get it from a source that you trust."
     )

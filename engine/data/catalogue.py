@@ -10,7 +10,7 @@ from pathlib import Path
 
 from engine.base.errors import LoupeError
 from engine.base.paths import PROJECT_ROOT, child_environment, data_root
-from engine.base.text import listed
+from engine.base.text import join_words
 from engine.data.dataset import open_dataset, prepared_names, prepared_root
 
 DIGITS = tuple("0123456789")
@@ -219,7 +219,7 @@ def find_source(name: str) -> Source:
         return CATALOGUE[name]
     if name in _own_names():
         raise LoupeError(f"{name} was imported on this machine, and cannot be downloaded. Import it again.")
-    raise LoupeError(f"There is no dataset {name!r}. Known datasets: {listed(dataset_names())}.")
+    raise LoupeError(f"There is no dataset {name!r}. Known datasets: {join_words(dataset_names())}.")
 
 
 def describe_datasets() -> list[dict]:
@@ -256,7 +256,7 @@ def _describe(name: str, source: Source | None, present: bool) -> dict:
     return described
 
 
-def get(name: str) -> Iterator[Progress]:
+def get_dataset(name: str) -> Iterator[Progress]:
     """Fetch and prepare a dataset unless it is here, yielding progress a few times a second.
 
     The work is done by a process of its own, under a lock, and progress is read off the disk: whoever
@@ -323,7 +323,7 @@ def _size(path: Path) -> int:
         return 0
 
 
-def way_out(name: str) -> str:
+def manual_download_help(name: str) -> str:
     """Say how to get a dataset by hand."""
     source = find_source(name)
     return (

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from engine.base.errors import LoupeError, reason_of
-from engine.base.paths import data_root, writing_to
+from engine.base.paths import data_root, writing_folder
 
 FORMAT = 1
 
@@ -85,7 +85,7 @@ def save_dataset(
     name: str, classes: tuple[str, ...], splits: Mapping[str, Split], source: str, kind: str = "images"
 ) -> None:
     """Write a dataset's arrays and description; it appears under its name all at once or not at all."""
-    with writing_to(prepared_root()):
+    with writing_folder(prepared_root()):
         unfinished = begin_dataset(name)
         for split_name, split in splits.items():
             np.save(unfinished / f"{split_name}-images.npy", split.images)
@@ -145,7 +145,7 @@ def read_in_blocks(path: Path, start: int = 0) -> Iterator[bytes]:
 
 def delete_dataset(name: str) -> None:
     """Delete the prepared arrays of a dataset; what they were made from stays."""
-    with writing_to(prepared_root()):
+    with writing_folder(prepared_root()):
         # Out of sight at once, whatever happens while its files go.
         doomed = prepared_root() / f".{name}.unfinished"
         shutil.rmtree(doomed, ignore_errors=True)

@@ -13,9 +13,9 @@ import numpy as np
 from filelock import FileLock
 
 from engine.base.errors import LoupeError
-from engine.base.paths import data_root, writing_to
-from engine.base.text import listed
-from engine.data.catalogue import CATALOGUE, Source, download_folder, find_source, way_out
+from engine.base.paths import data_root, writing_folder
+from engine.base.text import join_words
+from engine.data.catalogue import CATALOGUE, Source, download_folder, find_source, manual_download_help
 from engine.data.dataset import Split, is_prepared, prepared_root, save_dataset
 from engine.data.raw_files import read_raw_files
 
@@ -26,7 +26,7 @@ NETWORK_TIMEOUT_SECONDS = 30
 def fetch(name: str) -> None:
     """Fetch a dataset of the catalogue and write its arrays; do nothing when they are here."""
     source = find_source(name)
-    with writing_to(data_root()):
+    with writing_folder(data_root()):
         prepared_root().mkdir(parents=True, exist_ok=True)
         # Datasets of one archive wait for each other: whichever comes second finds its files in place.
         with FileLock(prepared_root() / f".{source.torchvision or name}.lock"):
@@ -73,7 +73,7 @@ def _torchvision_splits(name: str, source: Source) -> tuple[dict[str, Split], st
         if not all((data_root() / file).is_file() for file in source.files):
             _download(name, source)
         splits = read_raw_files(source)
-    place = source.folder.as_posix() if source.folder != Path() else listed(source.files)
+    place = source.folder.as_posix() if source.folder != Path() else join_words(source.files)
     return splits, f"torchvision.datasets.{source.torchvision}, read from {place}"
 
 
@@ -93,7 +93,7 @@ def _download(name: str, source: Source) -> None:
             raise  # the disk's, not the network's
         raise LoupeError(
             f"{source.title} is not on this machine and could not be downloaded ({network_reason(error)}). "
-            f"{way_out(name)}."
+            f"{manual_download_help(name)}."
         ) from error
     else:
         _move_into_place(folder, source)

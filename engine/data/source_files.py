@@ -15,7 +15,7 @@ BAD_FILES = "bad-files.csv"
 RECORD = np.dtype([("bytes", "<i8"), ("width", "<i4"), ("height", "<i4"), ("mode", "S8"), ("name_end", "<i8")])
 
 
-class OriginsWriter:
+class SourceFilesWriter:
     """Writes what the images of a split were, in their order, some at a time."""
 
     def __init__(self, folder: Path, split: str):
@@ -35,7 +35,7 @@ class OriginsWriter:
         self._names.close()
 
 
-class Origins:
+class SourceFiles:
     """What the images of a split were; memory-mapped, so that only what is looked at is read."""
 
     def __init__(self, records: Path, names: Path):
@@ -61,17 +61,17 @@ class Origins:
         return {"file": name} | numbers | {"mode": record["mode"].decode()}
 
 
-def open_origins(dataset: Dataset, split: str) -> Origins | None:
+def open_source_files(dataset: Dataset, split: str) -> SourceFiles | None:
     """Return what a split's images were; None for datasets that were not imported from files."""
     records, names = _paths(dataset.folder, split)
-    return Origins(records, names) if records.exists() else None
+    return SourceFiles(records, names) if records.exists() else None
 
 
 def original_sizes(dataset: Dataset) -> dict[str, tuple[np.ndarray, np.ndarray]] | None:
     """Return widths and heights of the images of each split as they were; None where that is not known."""
     sizes = {}
     for split in dataset.splits:
-        origins = open_origins(dataset, split)
+        origins = open_source_files(dataset, split)
         if origins is None:
             return None
         sizes[split] = (origins.column("width"), origins.column("height"))

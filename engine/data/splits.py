@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from engine.base.errors import LoupeError
-from engine.base.text import counted
+from engine.base.text import pluralize
 from engine.data.dataset import Dataset
 from engine.recipes.recipe import Recipe
 
@@ -14,7 +14,7 @@ def validation_split(dataset: Dataset) -> str:
     return "val" if "val" in dataset.splits else "train"
 
 
-def hold_back(dataset: Dataset, recipe: Recipe) -> tuple[Tensor, Tensor]:
+def train_validation_indices(dataset: Dataset, recipe: Recipe) -> tuple[Tensor, Tensor]:
     """Return the indices of the images to train on, and of those to validate on in their ``validation_split``.
 
     Held back from train, they are drawn as torch.utils.data.random_split draws, so that a tutorial's split is had with
@@ -40,10 +40,10 @@ def require_all_classes(dataset: Dataset, recipe: Recipe, train: Tensor, val: Te
     labels = {name: torch.from_numpy(split.labels) for name, split in dataset.splits.items()}
     asked = {"validation": labels[validation_split(dataset)][val], "test": labels.get("test", torch.arange(0))}
     counts = torch.bincount(labels["train"][train], minlength=len(dataset.classes))
-    for split, truth in asked.items():
-        for number in (counts[truth] == 0).nonzero()[:1].flatten():
-            label = int(truth[number])
-            what = counted(int((truth == label).sum()), f"{split} image")
+    for split, targets in asked.items():
+        for number in (counts[targets] == 0).nonzero()[:1].flatten():
+            label = int(targets[number])
+            what = pluralize(int((targets == label).sum()), f"{split} image")
             stored = bool((labels["train"] == label).any())
             raise LoupeError(
                 f"The class {dataset.classes[label]!r} has {what} but none to train on, so it cannot be learned. "

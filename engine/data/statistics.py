@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.base.paths import replacing
+from engine.base.paths import replacing_file
 from engine.data.dataset import Dataset
 
 # Averages are of so many bytes of images at most, divided among the classes: a second's work at any size of dataset.
@@ -32,14 +32,14 @@ def pixel_levels(dataset: Dataset) -> np.ndarray:
         for channel in range(channels):
             levels[channel] += np.bincount(block[..., channel].ravel(), minlength=256)
     try:
-        with replacing(path) as beside, beside.open("wb") as file:
+        with replacing_file(path) as beside, beside.open("wb") as file:
             np.save(file, levels)
     except OSError:  # it can be counted again
         pass
     return levels
 
 
-def mean_and_deviation(levels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def mean_and_std(levels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return each channel's mean and standard deviation on the scale 0..1; of blank images the deviation is 0."""
     values = np.arange(256) / 255
     mean = levels @ values / levels.sum(axis=1)
@@ -51,19 +51,19 @@ def mean_and_deviation(levels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 class ClassAverage:
     """What the images of a class have in common.
 
-    mean, deviation: of each pixel, float32 (height, width, channels), on the scale 0..255; made smaller where images
+    mean, std: of each pixel, float32 (height, width, channels), on the scale 0..255; made smaller where images
     are large. used, count: images that they are of, and images of the class.
     """
 
     mean: np.ndarray
-    deviation: np.ndarray
+    std: np.ndarray
     used: int
     count: int
 
     @property
     def variation(self) -> float:
         """How far a pixel of the class is from its mean: the root of the mean variance, in levels of 255."""
-        return float(np.sqrt(np.mean(np.square(self.deviation))))
+        return float(np.sqrt(np.mean(np.square(self.std))))
 
 
 def average_class(dataset: Dataset, split: str, label: int) -> ClassAverage | None:
@@ -83,8 +83,8 @@ def average_class(dataset: Dataset, split: str, label: int) -> ClassAverage | No
         total = total + block.sum(axis=0, dtype=np.float64)
         squares = squares + np.square(block).sum(axis=0, dtype=np.float64)
     mean = total / len(used)
-    deviation = np.sqrt(np.maximum(squares / len(used) - np.square(mean), 0))
-    return ClassAverage(mean.astype(np.float32), deviation.astype(np.float32), len(used), len(indices))
+    std = np.sqrt(np.maximum(squares / len(used) - np.square(mean), 0))
+    return ClassAverage(mean.astype(np.float32), std.astype(np.float32), len(used), len(indices))
 
 
 def _shrunk(images: np.ndarray, step: int) -> np.ndarray:

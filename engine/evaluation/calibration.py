@@ -58,7 +58,7 @@ class Answered:
 
 def reliability(predictions: Predictions, bins: int = 15) -> list[Bin]:
     """Compare confidence to accuracy in bins of equal width, of which the empty ones are left out."""
-    confidence, right = _confidence(predictions), predictions.right
+    confidence, right = _confidence(predictions), predictions.correct
     edges = np.linspace(0, 1, bins + 1)
     place = np.searchsorted(edges[1:-1], confidence, side="left")
     counts = np.bincount(place, minlength=bins)
@@ -128,7 +128,7 @@ def at_temperature(predictions: Predictions, temperature: float) -> Predictions:
 def answered_above(predictions: Predictions, threshold: float) -> Answered:
     """Count what is answered, and rightly so, when only images of at least this confidence are."""
     answered = predictions.confidence >= threshold
-    right = answered & predictions.right
+    right = answered & predictions.correct
     return Answered(threshold, len(predictions), int(answered.sum()), int(right.sum()))
 
 
@@ -139,7 +139,7 @@ def coverage(predictions: Predictions, most: int = 300) -> list[Answered]:
     """
     thresholds, places = np.unique(predictions.confidence, return_inverse=True)
     answered = np.bincount(places)[::-1].cumsum()
-    right = np.bincount(places[predictions.right], minlength=len(thresholds))[::-1].cumsum()
+    right = np.bincount(places[predictions.correct], minlength=len(thresholds))[::-1].cumsum()
     steps = np.unique(np.linspace(0, len(thresholds) - 1, min(most, len(thresholds))).round().astype(np.int64))
     return [
         Answered(float(thresholds[-1 - step]), len(predictions), int(answered[step]), int(right[step]))

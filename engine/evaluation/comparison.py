@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine.base.errors import LoupeError
-from engine.base.text import counted, listed, shown
+from engine.base.text import join_words, pluralize, printable
 from engine.evaluation.predictions import Predictions
 
 Z = 1.959963984540054
@@ -50,11 +50,11 @@ class Comparison:
 def compare(first: Predictions, second: Predictions) -> Comparison:
     """Compare two runs image by image; raises LoupeError when they did not answer the same images."""
     _check_comparable(first, second)
-    fixed = np.flatnonzero(second.right & ~first.right)
-    broken = np.flatnonzero(first.right & ~second.right)
+    fixed = np.flatnonzero(second.correct & ~first.correct)
+    broken = np.flatnonzero(first.correct & ~second.correct)
     counts, first_right, second_right = (
         np.bincount(labels, minlength=len(first.classes)).tolist()
-        for labels in (first.labels, first.labels[first.right], first.labels[second.right])
+        for labels in (first.labels, first.labels[first.correct], first.labels[second.correct])
     )
     return Comparison(
         count=len(first),
@@ -110,7 +110,7 @@ def in_words(comparison: Comparison, first_name: str, second_name: str, item: st
     low, high = comparison.interval
     interval = f"95% interval {points(low)} to {points(high)} points"
     fixed, broken = len(comparison.fixed), len(comparison.broken)
-    items = counted(comparison.count, item)
+    items = pluralize(comparison.count, item)
     if not fixed and not broken:
         return f"{second_name} is right on the same {item}s as {first_name}: no difference on {items} ({interval})."
     if fixed == broken:
@@ -125,7 +125,7 @@ def in_words(comparison: Comparison, first_name: str, second_name: str, item: st
     else:
         chance = "this could be chance"
     return (
-        f"{second_name} is right on {counted(fixed, item)} that {first_name} gets wrong, "
+        f"{second_name} is right on {pluralize(fixed, item)} that {first_name} gets wrong, "
         f"and wrong on {broken:,} that {first_name} gets right: "
         f"{verdict} on {items} ({interval}, McNemar {p_value}): {chance}."
     )
@@ -150,7 +150,7 @@ def as_document(comparison: Comparison, first: Predictions) -> dict:
 def _check_comparable(first: Predictions, second: Predictions) -> None:
     if first.split != second.split:
         raise LoupeError(
-            f"The first run was evaluated on {shown(first.split)} and the second on {shown(second.split)}: "
+            f"The first run was evaluated on {printable(first.split)} and the second on {printable(second.split)}: "
             "choose the same split for both."
         )
     if first.fingerprint != second.fingerprint:
@@ -160,7 +160,8 @@ def _check_comparable(first: Predictions, second: Predictions) -> None:
         )
     if set(first.classes) != set(second.classes):
         only_first, only_second = (
-            listed(shown(name) for name in names[:MOST_NAMED]) + (" and others" if len(names) > MOST_NAMED else "")
+            join_words(printable(name) for name in names[:MOST_NAMED])
+            + (" and others" if len(names) > MOST_NAMED else "")
             for names in (
                 [name for name in first.classes if name not in second.classes],
                 [name for name in second.classes if name not in first.classes],
@@ -172,7 +173,7 @@ def _check_comparable(first: Predictions, second: Predictions) -> None:
         )
     if first.stored_in != second.stored_in or not np.array_equal(first.indices, second.indices):
         raise LoupeError(
-            f"The two runs were not evaluated on the same images of {shown(first.split)} in the same order: "
+            f"The two runs were not evaluated on the same images of {printable(first.split)} in the same order: "
             "choose another split, or runs that hold back the same images."
         )
     truths = (np.array(each.classes)[each.labels] for each in (first, second))

@@ -31,7 +31,7 @@ def top_k_accuracy(predictions: Predictions, k: int) -> float:
 def balanced_accuracy(predictions: Predictions) -> float:
     """Return the mean recall of the classes that have images."""
     counts = np.bincount(predictions.labels)
-    right = np.bincount(predictions.labels[predictions.right], minlength=len(counts))
+    right = np.bincount(predictions.labels[predictions.correct], minlength=len(counts))
     return float((right[counts > 0] / counts[counts > 0]).mean())
 
 

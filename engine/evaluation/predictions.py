@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from engine.base.errors import LoupeError, reason_of
-from engine.base.paths import replacing
+from engine.base.paths import replacing_file
 from engine.data.dataset import Dataset
 
 ROUNDING = 1e-3
@@ -43,14 +43,14 @@ class Predictions:
         return self.probabilities.max(axis=1)
 
     @cached_property
-    def right(self) -> np.ndarray:
+    def correct(self) -> np.ndarray:
         return self.predicted == self.labels
 
     @cached_property
     def losses(self) -> np.ndarray:
         """The cross-entropy of each image in nats, float64; that of a probability of 0 is large, not endless."""
-        of_truth = self.probabilities[np.arange(len(self)), self.labels].astype(np.float64)
-        return -np.log(np.maximum(of_truth, np.finfo(np.float32).tiny))
+        of_labels = self.probabilities[np.arange(len(self)), self.labels].astype(np.float64)
+        return -np.log(np.maximum(of_labels, np.finfo(np.float32).tiny))
 
     @cached_property
     def margins(self) -> np.ndarray:
@@ -62,19 +62,19 @@ class Predictions:
 
     @property
     def accuracy(self) -> float:
-        return float(self.right.mean())
+        return float(self.correct.mean())
 
     @property
     def loss(self) -> float:
         """Mean cross-entropy in nats."""
         return float(self.losses.mean())
 
-    def are_of(self, dataset: Dataset) -> bool:
+    def match(self, dataset: Dataset) -> bool:
         """Tell whether these are of a dataset as it is now."""
         stored = dataset.splits.get(self.stored_in, ())
         return dataset.fingerprint == self.fingerprint and int(self.indices.max()) < len(stored)
 
-    def only(self, rows: np.ndarray) -> "Predictions":
+    def subset(self, rows: np.ndarray) -> "Predictions":
         """Return the predictions of some images: their rows, or a mask."""
         return replace(
             self, probabilities=self.probabilities[rows], labels=self.labels[rows], indices=self.indices[rows]
@@ -82,7 +82,7 @@ class Predictions:
 
 
 def save_predictions(predictions: Predictions, path: Path) -> None:
-    with replacing(path) as beside, beside.open("wb") as file:
+    with replacing_file(path) as beside, beside.open("wb") as file:
         np.savez_compressed(
             file,
             split=np.array(predictions.split),

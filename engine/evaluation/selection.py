@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from engine.base.errors import LoupeError
-from engine.base.text import listed
+from engine.base.text import join_words
 from engine.evaluation.predictions import Predictions
 
 # By what images are sorted, and what comes first: keys of which the least is shown first.
@@ -39,7 +39,7 @@ def select(
     if predicted is not None:
         chosen &= predictions.predicted == predictions.classes.index(predicted)
     if right is not None:
-        chosen &= predictions.right == right
+        chosen &= predictions.correct == right
     return np.flatnonzero(chosen)
 
 
@@ -48,7 +48,7 @@ def in_order(predictions: Predictions, rows: np.ndarray, order: str, seed: int =
     if order == RANDOM:
         return np.random.default_rng(seed).permutation(rows)
     if order not in ORDERS:
-        raise LoupeError(f"There is no order {order!r}. Choose one of {listed([*ORDERS, RANDOM])}.")
+        raise LoupeError(f"There is no order {order!r}. Choose one of {join_words([*ORDERS, RANDOM])}.")
     return rows[np.argsort(ORDERS[order](predictions)[rows], kind="stable")]
 
 

@@ -25,7 +25,7 @@ def evaluation(run: str, predictions: Predictions) -> dict:
         "split": predictions.split,
         "count": len(predictions),
         "accuracy": predictions.accuracy,
-        "accuracy_interval": list(wilson_interval(int(predictions.right.sum()), len(predictions))),
+        "accuracy_interval": list(wilson_interval(int(predictions.correct.sum()), len(predictions))),
         "top_5_accuracy": top_k_accuracy(predictions, TOP) if len(predictions.classes) > TOP else None,
         "balanced_accuracy": balanced_accuracy(predictions),
         "majority_baseline": majority_baseline(predictions),

@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from engine.base.errors import LoupeError
-from engine.base.text import SPLIT_NAMES, counted, listed, shown
+from engine.base.text import SPLIT_NAMES, join_words, pluralize, printable
 from engine.data.catalogue import item_of
 from engine.data.dataset import Dataset, is_prepared, open_dataset
 from engine.evaluation.metrics import most_confused
@@ -37,7 +37,7 @@ def model_card(run: Run, model: str, proof: Proof) -> str:
         "item": item,
         "names": preprocessing.classes,
         "result": result,
-        "right": int(predictions.right.sum()) if predictions else 0,
+        "right": int(predictions.correct.sum()) if predictions else 0,
         "split": SPLIT_NAMES.get(predictions.split, predictions.split) if predictions else "",
         "worst": _worst(result["per_class"]) if result else [],
         "pairs": _pairs(predictions),
@@ -52,13 +52,13 @@ def model_card(run: Run, model: str, proof: Proof) -> str:
         "limit": LIMIT,
     }
     environment = templates()
-    environment.filters |= {"plain": plain, "counted": counted}
+    environment.filters |= {"plain": plain, "counted": pluralize}
     return environment.get_template("card.md.jinja").render(context)
 
 
 def plain(text: object) -> str:
     """Make Markdown that shows a text as it is: names of classes and files may be anything."""
-    return re.sub(r"([\\`*_\[\]<>|~$&])", r"\\\1", shown(str(text)))
+    return re.sub(r"([\\`*_\[\]<>|~$&])", r"\\\1", printable(str(text)))
 
 
 def _predictions(run: Run) -> Predictions | None:
@@ -80,8 +80,8 @@ def _pairs(predictions: Predictions | None) -> list[str]:
     if not predictions:
         return []
     return [
-        f"{plain(truth)} taken for {plain(answer)} ({count:,} of {total:,})"
-        for truth, answer, count, total in most_confused(predictions, PAIRS)
+        f"{plain(true_class)} taken for {plain(answer)} ({count:,} of {total:,})"
+        for true_class, answer, count, total in most_confused(predictions, PAIRS)
     ]
 
 
@@ -96,4 +96,4 @@ def _stored_smaller(dataset: Dataset | None, preprocessing: Preprocessing) -> st
 def _counts(dataset: Dataset | None, item: str) -> str:
     if not dataset:
         return ""
-    return listed(counted(len(split), f"{SPLIT_NAMES[name]} {item}") for name, split in dataset.splits.items())
+    return join_words(pluralize(len(split), f"{SPLIT_NAMES[name]} {item}") for name, split in dataset.splits.items())

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from engine.base.errors import LoupeError
-from engine.base.paths import naming
-from engine.base.text import listed, shown
+from engine.base.paths import writing_file
+from engine.base.text import join_words, printable
 from engine.runs.run import Run
 
 # The files of each format in a folder; the first is the one that is written where a file is named.
@@ -38,22 +38,24 @@ def check_target(path: Path, format: str) -> None:
     if "\0" in str(path):
         raise LoupeError("The name of the export has a null character in it. Choose another.")
     suffix = Path(FORMATS[format][0]).suffix
-    with naming(path):
+    with writing_file(path):
         if not path.parent.is_dir():
-            raise LoupeError(f"There is no folder {shown(str(path.parent))} to export to. Make it first.")
+            raise LoupeError(f"There is no folder {printable(str(path.parent))} to export to. Make it first.")
         if path.is_dir():
             there = [name for name in FORMATS[format] if os.path.lexists(path / name)]
             if there:
                 raise LoupeError(
-                    f"{shown(str(path))} has {listed(there)} in it already, and nothing is overwritten. "
+                    f"{printable(str(path))} has {join_words(there)} in it already, and nothing is overwritten. "
                     "Name a new folder."
                 )
         elif os.path.lexists(path):
-            raise LoupeError(f"{shown(str(path))} is there already, and nothing is overwritten. Choose another name.")
+            raise LoupeError(
+                f"{printable(str(path))} is there already, and nothing is overwritten. Choose another name."
+            )
         elif path.suffix and path.suffix.lower() != suffix:
             raise LoupeError(
-                f"{shown(path.name)} ends in {shown(path.suffix)}, but a file of the format {format} ends in {suffix}. "
-                "Name such a file; or a folder, without a dot in its name, for all that is needed to use it."
+                f"{printable(path.name)} ends in {printable(path.suffix)}, but a file of the format {format} ends in "
+                f"{suffix}. Name such a file; or a folder, without a dot in its name, for all that is needed to use it."
             )
 
 
@@ -69,7 +71,7 @@ def export(run: Run, format: str, path: Path) -> Generator[str, None, Export]:
         )
     one_file = bool(path.suffix) and not path.is_dir()
     proof = None
-    with naming(path), tempfile.TemporaryDirectory(prefix=".export-", dir=path.parent) as beside:
+    with writing_file(path), tempfile.TemporaryDirectory(prefix=".export-", dir=path.parent) as beside:
         made = Path(beside)
         if format == "script":
             from engine.export.script import script_of
@@ -120,7 +122,7 @@ def _put(made: Path, file: Path) -> None:
         os.link(made, file)  # unlike a rename, it never replaces
     except FileExistsError:
         raise LoupeError(
-            f"{shown(str(file))} has come to be there in the meantime, and nothing is overwritten."
+            f"{printable(str(file))} has come to be there in the meantime, and nothing is overwritten."
         ) from None
     except OSError:  # a file system without links
         with ExitStack() as undone, file.open("xb") as written, made.open("rb") as source:

@@ -14,7 +14,7 @@ from safetensors.torch import save
 
 from engine.base.errors import LoupeError
 from engine.base.machine import is_out_of_memory
-from engine.base.text import in_bytes, shown
+from engine.base.text import format_bytes, printable
 from engine.export.portable import example_of, load_portable, metadata_of
 from engine.networks.model_file import load_model, load_preprocessing
 from engine.runs.run import Run
@@ -31,7 +31,7 @@ def write_onnx(run: Run, path: Path) -> None:
     size = run.weights.stat().st_size
     if size > MOST_OF_ONNX:
         raise LoupeError(
-            f"The weights of {run.id} take {in_bytes(size)}, and one ONNX file holds 2 GB. "
+            f"The weights of {run.id} take {format_bytes(size)}, and one ONNX file holds 2 GB. "
             "Export it with --format torch."
         )
     preprocessing = load_preprocessing(run.weights)
@@ -96,7 +96,7 @@ def _exporting(run: Run, how: str) -> Iterator[None]:
             first = first.__cause__
         reason = (str(first).strip() or type(first).__name__).splitlines()[0].rstrip(".")
         raise LoupeError(
-            f"The model {run.recipe.model} cannot be exported {how} ({shown(reason)}). Try the other format, or "
+            f"The model {run.recipe.model} cannot be exported {how} ({printable(reason)}). Try the other format, or "
             "another version of torch."
         ) from error
     finally:

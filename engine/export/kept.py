@@ -12,7 +12,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from engine.base.errors import LoupeError
-from engine.base.paths import PROJECT_ROOT, child_environment, writing_to
+from engine.base.paths import PROJECT_ROOT, child_environment, writing_folder
 from engine.export.proof import Proof
 from engine.runs.run import Run
 
@@ -20,7 +20,7 @@ ERROR = "error: "
 
 
 @dataclass(frozen=True)
-class Kept:
+class CachedExport:
     """An export of a run's weights as they are now: its folder, and its proof."""
 
     folder: Path
@@ -43,34 +43,34 @@ def _place(run: Run, format: str) -> tuple[Path, Path]:
     return folder / format, folder / f"{format}.json"
 
 
-def find_export(run: Run, format: str) -> Kept | None:
+def find_cached_export(run: Run, format: str) -> CachedExport | None:
     """Return the export that is kept of a run's weights; None where there is none, or it is of earlier weights."""
     folder, about = _place(run, format)
     try:
         known = json.loads(about.read_text())
         if known["weights"] == run.weights.stat().st_mtime_ns and folder.is_dir():
-            return Kept(folder, Proof(**known["proof"]))
+            return CachedExport(folder, Proof(**known["proof"]))
     except (OSError, ValueError, TypeError, KeyError):
         pass
     return None
 
 
-def make_export(run: Run, format: str, tell: Callable[[str], object]) -> None:
+def make_cached_export(run: Run, format: str, tell: Callable[[str], object]) -> None:
     """Export a run in a process of its own, and keep it, telling what is being done; raises LoupeError if it fails.
 
     Whoever asked may be stopped meanwhile: the process then ends too. Who asks for what is being made waits for it.
     """
     folder, about = _place(run, format)
-    with writing_to(run.path):
+    with writing_folder(run.path):
         folder.parent.mkdir(exist_ok=True)
     with FileLock(folder.parent / f".{format}.lock"):
-        if not find_export(run, format):
+        if not find_cached_export(run, format):
             _make(run, format, folder, about, tell)
 
 
 def _make(run: Run, format: str, folder: Path, about: Path, tell: Callable[[str], object]) -> None:
     weights = run.weights.stat().st_mtime_ns
-    with writing_to(run.path):
+    with writing_folder(run.path):
         about.unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
     process = subprocess.Popen(
@@ -97,5 +97,5 @@ def _make(run: Run, format: str, folder: Path, about: Path, tell: Callable[[str]
                 process.terminate()  # and leaves nothing behind
     if process.returncode:
         raise LoupeError(said.removeprefix(ERROR) or "The export ended without a word: memory may have run out.")
-    with writing_to(run.path):
+    with writing_folder(run.path):
         about.write_text(json.dumps({"weights": weights, "proof": json.loads(document)["proof"]}) + "\n")

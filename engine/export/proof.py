@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engine.base.errors import LoupeError
-from engine.base.text import counted, shown
+from engine.base.text import pluralize, printable
 from engine.data.dataset import is_prepared, open_dataset
 from engine.runs.run import Run
 
@@ -46,7 +46,7 @@ class Proof:
         return (
             f"On {self.images:,} {self.inputs}{more}, loaded again in a process without Loupe: the largest difference "
             f"in probability from the run's own answers is {self.largest:.1e}, and {self.different:,} of "
-            f"{counted(self.images + self.resized, 'answer')} {'is' if self.different == 1 else 'are'} different."
+            f"{pluralize(self.images + self.resized, 'answer')} {'is' if self.different == 1 else 'are'} different."
         )
 
 
@@ -131,6 +131,6 @@ def _replay(model: Path, batches: dict[str, np.ndarray]) -> dict[str, np.ndarray
             raise _refused(f"it did not answer within {SECONDS} seconds") from error
         if ended.returncode:
             words = ended.stderr.strip().splitlines()
-            raise _refused(f"it does not run on its own ({shown(words[-1]) if words else 'it printed nothing'})")
+            raise _refused(f"it does not run on its own ({printable(words[-1]) if words else 'it printed nothing'})")
         with np.load(answers) as found:
             return {name: found[name] for name in found}

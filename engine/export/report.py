@@ -11,11 +11,11 @@ from markupsafe import Markup
 
 from engine.audit.inspection import DEFAULT_THRESHOLD, load_inspection
 from engine.base.errors import LoupeError
-from engine.base.paths import naming, replacing
-from engine.base.text import SPLIT_NAMES, counted, duration, shown, sure
+from engine.base.paths import replacing_file, writing_file
+from engine.base.text import SPLIT_NAMES, format_duration, format_probability, pluralize, printable
 from engine.data.catalogue import item_of
 from engine.data.dataset import Dataset
-from engine.data.source_files import open_origins
+from engine.data.source_files import open_source_files
 from engine.evaluation.calibration import (
     answered_above,
     at_temperature,
@@ -54,31 +54,31 @@ def check_target(path: Path) -> None:
     """Raise LoupeError for a path that no report is to be written to."""
     if path.suffix.lower() not in ENDINGS:
         raise LoupeError(
-            f"The report was to be written to {shown(str(path))}, but a report is HTML, and only a file whose name "
+            f"The report was to be written to {printable(str(path))}, but a report is HTML, and only a file whose name "
             "ends in .html is written or replaced. Give it such a name."
         )
-    with naming(path):
+    with writing_file(path):
         if path.is_dir():
-            raise LoupeError(f"{shown(str(path))} is a folder, and a report is a file. Name a file in it.")
+            raise LoupeError(f"{printable(str(path))} is a folder, and a report is a file. Name a file in it.")
         if not path.parent.is_dir():
-            raise LoupeError(f"There is no folder {shown(str(path.parent))} to write the report to. Make it first.")
+            raise LoupeError(f"There is no folder {printable(str(path.parent))} to write the report to. Make it first.")
 
 
 def write_report(run: Run, predictions: Predictions, dataset: Dataset | None, path: Path) -> None:
     """Write the report of a run; a report that is there is replaced once the new one is whole."""
     check_target(path)
     html = report_html(run, predictions, dataset)
-    with naming(path), replacing(path) as beside:
+    with writing_file(path), replacing_file(path) as beside:
         beside.write_text(html, encoding="utf-8")
 
 
 def report_html(run: Run, predictions: Predictions, dataset: Dataset | None) -> str:
     """Make the report of a run on a split. Without its dataset as it was at the evaluation it has no pictures."""
     recipe, history = run.recipe, run.history()
-    same = dataset is not None and predictions.are_of(dataset)
+    same = dataset is not None and predictions.match(dataset)
     item = item_of(recipe.dataset)
     pictures = Pictures(predictions, dataset) if dataset and same and item == "image" else None
-    names = [shown(name) for name in predictions.classes]
+    names = [printable(name) for name in predictions.classes]
     result = evaluation(run.id, predictions)
     context = {
         "run": run,
@@ -86,8 +86,8 @@ def report_html(run: Run, predictions: Predictions, dataset: Dataset | None) -> 
         "item": item,
         "items": f"{item}s",
         "count": len(predictions),
-        "right": int(predictions.right.sum()),
-        "split": SPLIT_NAMES.get(predictions.split, shown(predictions.split)),
+        "right": int(predictions.correct.sum()),
+        "split": SPLIT_NAMES.get(predictions.split, printable(predictions.split)),
         "made": run.made,
         "status": run.status(history),
         "result": result,
@@ -124,9 +124,9 @@ def _template():
     environment.filters |= {
         "percent": lambda share: f"{share:.2%}",
         "number": lambda count: f"{count:,}",
-        "sure": sure,
-        "time": lambda seconds: f"{seconds:.2g} s" if seconds < 9.5 else duration(seconds),
-        "counted": counted,
+        "sure": format_probability,
+        "time": lambda seconds: f"{seconds:.2g} s" if seconds < 9.5 else format_duration(seconds),
+        "counted": pluralize,
         "wilson": lambda of: wilson_interval(*of),
     }
     return environment.get_template("report.html")
@@ -138,7 +138,7 @@ class Pictures:
     def __init__(self, predictions: Predictions, dataset: Dataset):
         self._predictions = predictions
         self._images = dataset.splits[predictions.stored_in].images
-        self._origins = open_origins(dataset, predictions.stored_in)
+        self._origins = open_source_files(dataset, predictions.stored_in)
         self.pixelated = max(self._images.shape[1:3]) < JPEG_FROM_PIXELS
 
     def url(self, row: int) -> str:
@@ -146,7 +146,7 @@ class Pictures:
 
     def file(self, row: int) -> str | None:
         """Return the name of the file that an image came from, where it came from one."""
-        return shown(self._origins.of(int(self._predictions.indices[row]))["file"]) if self._origins else None
+        return printable(self._origins.of(int(self._predictions.indices[row]))["file"]) if self._origins else None
 
 
 def _without_twins(predictions: Predictions, dataset: Dataset | None) -> Predictions | None:
@@ -155,16 +155,16 @@ def _without_twins(predictions: Predictions, dataset: Dataset | None) -> Predict
     if not inspection:
         return None
     alone = ~np.isin(predictions.indices, inspection.leaked_test(DEFAULT_THRESHOLD))
-    return predictions.only(alone) if 0 < alone.sum() < len(predictions) else None
+    return predictions.subset(alone) if 0 < alone.sum() < len(predictions) else None
 
 
 def _why_no_pictures(name: str, dataset: Dataset | None, same: bool, item: str) -> str | None:
     if item == "row":
         return None
     if dataset is None:
-        return f"The dataset {shown(name)} was not there when this was written, so there are no pictures."
+        return f"The dataset {printable(name)} was not there when this was written, so there are no pictures."
     if not same:
-        return f"The dataset {shown(name)} has changed since the run was evaluated, so there are no pictures."
+        return f"The dataset {printable(name)} has changed since the run was evaluated, so there are no pictures."
     return None
 
 
@@ -195,10 +195,10 @@ def _classes(result: dict[str, Any]) -> list[dict[str, Any]]:
 def _tile(predictions: Predictions, pictures: Pictures | None, row: int) -> dict[str, Any]:
     return {
         "index": int(predictions.indices[row]),
-        "stored_in": SPLIT_NAMES.get(predictions.stored_in, shown(predictions.stored_in)),
-        "true": shown(predictions.classes[predictions.labels[row]]),
-        "predicted": shown(predictions.classes[predictions.predicted[row]]),
-        "right": bool(predictions.right[row]),
+        "stored_in": SPLIT_NAMES.get(predictions.stored_in, printable(predictions.stored_in)),
+        "true": printable(predictions.classes[predictions.labels[row]]),
+        "predicted": printable(predictions.classes[predictions.predicted[row]]),
+        "right": bool(predictions.correct[row]),
         "confidence": float(predictions.confidence[row]),
         "loss": float(predictions.losses[row]),
         "url": pictures.url(row) if pictures else None,
@@ -212,7 +212,13 @@ def _pairs(predictions: Predictions, pictures: Pictures | None) -> list[dict[str
     for true, predicted, count, total in most_confused(predictions, MOST_PAIRS):
         rows = in_order(predictions, select(predictions, true=true, predicted=predicted), "most confident")
         tiles = [_tile(predictions, pictures, row) for row in rows[:PICTURES_OF_PAIR]] if pictures else []
-        pair = {"true": shown(true), "predicted": shown(predicted), "count": count, "total": total, "tiles": tiles}
+        pair = {
+            "true": printable(true),
+            "predicted": printable(predicted),
+            "count": count,
+            "total": total,
+            "tiles": tiles,
+        }
         pairs.append(pair)
     return pairs
 

@@ -99,15 +99,15 @@ def _torchvision_data(name: str) -> dict[str, str]:
 
 def _scaling(seen: Preprocessing) -> str:
     """Write the mean and deviation that values are scaled by; empty where they are left as they are, or 0..1."""
-    mean, deviation = ([float(f"{value:.7g}") for value in values] for values in (seen.mean, seen.deviation))
-    if set(mean) == {0.0} and set(deviation) == {1.0}:
+    mean, std = ([float(f"{value:.7g}") for value in values] for values in (seen.mean, seen.std))
+    if set(mean) == {0.0} and set(std) == {1.0}:
         return ""
     if not seen.is_of_images:
-        return "\n".join([_tensor("MEAN", mean), _tensor("DEVIATION", deviation)])
-    if len(set(mean)) == len(set(deviation)) == 1:
-        return f"MEAN, DEVIATION = {mean[0]!r}, {deviation[0]!r}"
+        return "\n".join([_tensor("MEAN", mean), _tensor("STD", std)])
+    if len(set(mean)) == len(set(std)) == 1:
+        return f"MEAN, STD = {mean[0]!r}, {std[0]!r}"
     shape = f".view({len(mean)}, 1, 1).to(device)"
-    return "\n".join([_tensor("MEAN", mean, shape), _tensor("DEVIATION", deviation, shape)])
+    return "\n".join([_tensor("MEAN", mean, shape), _tensor("STD", std, shape)])
 
 
 def _tensor(name: str, values: list[float], shape: str = "") -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from engine.base.text import counted, listed
+from engine.base.text import join_words, pluralize
 from engine.export.script_code import call
 from engine.export.script_subject import Subject
 from engine.export.script_weights import pretrained_code
@@ -50,10 +50,10 @@ def network_parts(subject: Subject) -> dict[str, Any]:
 def _network(subject: Subject) -> dict[str, Any]:
     """Write out the network: Loupe's own layer by layer, torchvision's by name, with what is changed of it."""
     recipe, model = subject.recipe, subject.model
-    sample = f"{listed(subject.preprocessing.model_shape[:1])} numbers"
+    sample = f"{join_words(subject.preprocessing.model_shape[:1])} numbers"
     if subject.is_of_images:
         height, width, channels = subject.preprocessing.model_shape
-        sample = f"{counted(channels, 'channel')} of {height} x {width} pixels"
+        sample = f"{pluralize(channels, 'channel')} of {height} x {width} pixels"
     about = f"{recipe.model}, from {sample} to {subject.num_classes} classes."
     if recipe.model not in BACKBONES or not subject.is_of_images:
         kinds = {type(module) for module in model.modules()}

@@ -3,7 +3,7 @@
 import textwrap
 
 from engine.base.paths import data_root
-from engine.base.text import SPLIT_NAMES, counted, listed, shown
+from engine.base.text import SPLIT_NAMES, join_words, pluralize, printable
 from engine.data.dataset import prepared_root
 from engine.export.script_code import LINE_LENGTH, call, quoted
 from engine.export.script_subject import Subject
@@ -85,13 +85,16 @@ def constants_of(subject: Subject, names: set[str]) -> list[str]:
 def about(subject: Subject, imports: str) -> str:
     """Say which run it is, what came of it, and how to start the script."""
     recipe, started = subject.recipe, subject.history.started
-    words = [f"Loupe's run {shown(subject.run.id)} (recipe {shown(recipe.name)}) as one script.", _measured(subject)]
+    words = [
+        f"Loupe's run {printable(subject.run.id)} (recipe {printable(recipe.name)}) as one script.",
+        _measured(subject),
+    ]
     if subject.history.ended and (recipe.shuffle or recipe.augment):
         drawn = "The order of the images, and their changes, are" if recipe.augment else "The order of the images is"
         words += [f"{drawn} drawn anew here, so its figures differ from those by chance."]
     if subject.dataset and started and subject.dataset.fingerprint != started.fingerprint:
         words += ["The dataset has changed since that run."]
-    packages = listed(package for module, package in PACKAGES.items() if f" {module}" in imports)
+    packages = join_words(package for module, package in PACKAGES.items() if f" {module}" in imports)
     version = f" (it was made with torch {started.torch})" if started else ""
     start = f"Start it with python and the name of this file. It needs {packages}{version}, and writes model.pt."
     # It is to be within a docstring.
@@ -106,6 +109,6 @@ def _measured(subject: Subject) -> str:
     split = next((name for name in ("test", "val") if getattr(ended, f"{name}_accuracy") is not None), "train")
     accuracy, loss = getattr(ended, f"{split}_accuracy"), getattr(ended, f"{split}_loss")
     noun = f"{SPLIT_NAMES[split]} {subject.items.removesuffix('s')}"
-    of = f"the {counted(getattr(started, f'{split}_count'), noun)}" if started else f"the {noun}s"
-    early = f", after {ended.epochs} of its {counted(recipe.epochs, 'epoch')}" * (ended.epochs < recipe.epochs)
+    of = f"the {pluralize(getattr(started, f'{split}_count'), noun)}" if started else f"the {noun}s"
+    early = f", after {ended.epochs} of its {pluralize(recipe.epochs, 'epoch')}" * (ended.epochs < recipe.epochs)
     return f"Loupe measured {accuracy:.2%} accuracy and a loss of {loss:.4f} on {of}{early}."

@@ -10,7 +10,7 @@ from engine.base.errors import LoupeError
 from engine.base.text import SPLIT_NAMES
 from engine.data.catalogue import CATALOGUE
 from engine.data.dataset import Dataset, is_prepared, open_dataset
-from engine.data.splits import hold_back
+from engine.data.splits import train_validation_indices
 from engine.networks.model_file import load_preprocessing
 from engine.networks.models import build_model, head_path
 from engine.networks.preprocessing import Preprocessing
@@ -121,7 +121,7 @@ class Subject:
     @cached_property
     def train_indices(self) -> Tensor | None:
         """Which images of the train split are trained on; None for a dataset that is not here any more."""
-        return hold_back(self.dataset, self.recipe)[0] if self.dataset else None
+        return train_validation_indices(self.dataset, self.recipe)[0] if self.dataset else None
 
     @property
     def steps_per_epoch(self) -> int | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 
 from engine.base.errors import LoupeError, reason_of
-from engine.base.text import shown
+from engine.base.text import printable
 from engine.base.zips import DamagedEntry, Entry, entries, read_entry, read_start
 from engine.data.dataset import prepared_root
 from engine.images.pictures import MAX_FILE_BYTES, SUFFIXES
@@ -24,7 +24,7 @@ OTHER_ARCHIVES = frozenset({".tar", ".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz
 LEADS_OUTSIDE = "It is a link to outside the folders that may be imported from."
 
 
-class HarmfulSourceError(LoupeError):
+class UnsafeSourceError(LoupeError):
     """A source is made to do harm: it is not one file of it that is left out."""
 
 
@@ -67,19 +67,21 @@ def find(named: str) -> Path:
         kind = stat.S_IFMT(path.stat().st_mode)
     except (FileNotFoundError, NotADirectoryError):
         raise LoupeError(
-            f"There is no {shown(named)}. Name a folder, a zip or a CSV manifest on this machine."
+            f"There is no {printable(named)}. Name a folder, a zip or a CSV manifest on this machine."
         ) from None
     except LoupeError:
         raise
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or reason_of(error)
-        raise LoupeError(f"{shown(named)} cannot be opened ({reason}). Check its name and its permissions.") from error
+        raise LoupeError(
+            f"{printable(named)} cannot be opened ({reason}). Check its name and its permissions."
+        ) from error
     if kind not in (stat.S_IFDIR, stat.S_IFREG):
-        raise LoupeError(f"{shown(named)} is neither a folder nor a file. Name a folder, a zip or a CSV manifest.")
+        raise LoupeError(f"{printable(named)} is neither a folder nor a file. Name a folder, a zip or a CSV manifest.")
     if kind == stat.S_IFREG and path.suffix.lower()[1:] in SUFFIXES:
-        raise LoupeError(f"{shown(named)} is a picture: name the folder that it is in.")
+        raise LoupeError(f"{printable(named)} is a picture: name the folder that it is in.")
     if kind == stat.S_IFREG and path.suffix.lower() in OTHER_ARCHIVES:
-        raise LoupeError(f"{shown(named)} is not a zip: unpack it first, or pack it as a zip.")
+        raise LoupeError(f"{printable(named)} is not a zip: unpack it first, or pack it as a zip.")
     return path
 
 
@@ -90,7 +92,7 @@ def open_source(path: Path) -> Source:
         return Folder(path) if path.is_dir() else Archive(path)
     except OSError as error:
         raise LoupeError(
-            f"{shown(str(path))} cannot be opened ({error.strerror}). Check its name and its permissions."
+            f"{printable(str(path))} cannot be opened ({error.strerror}). Check its name and its permissions."
         ) from error
 
 
@@ -108,9 +110,9 @@ def import_roots() -> list[Path]:
 def require_allowed(path: Path) -> None:
     """Raise LoupeError for a path outside the folders that imports are confined to, links followed."""
     if not _is_allowed(path):
-        allowed = ", ".join(shown(str(root)) for root in import_roots())
+        allowed = ", ".join(printable(str(root)) for root in import_roots())
         raise LoupeError(
-            f"{shown(str(path))} is outside the folders that may be imported from: {allowed}. "
+            f"{printable(str(path))} is outside the folders that may be imported from: {allowed}. "
             "Copy it there, or have LOUPE_IMPORT_ROOTS changed."
         )
 
@@ -148,7 +150,8 @@ class Folder:
             except OSError as error:
                 if not name:
                     raise LoupeError(
-                        f"The folder {shown(str(self.path))} cannot be read ({error.strerror}). Change its permissions."
+                        f"The folder {printable(str(self.path))} cannot be read ({error.strerror}). Change its "
+                        "permissions."
                     ) from error
                 yield File(name, 0, os.fsencode(name), f"The folder cannot be read ({error.strerror}).")
 
@@ -254,4 +257,4 @@ def _telling_damage() -> Iterator[None]:
     except DamagedEntry as error:
         raise LoupeError(str(error)) from error
     except LoupeError as error:
-        raise HarmfulSourceError(str(error)) from error
+        raise UnsafeSourceError(str(error)) from error

@@ -13,7 +13,7 @@ import numpy as np
 
 from engine.base.errors import LoupeError
 from engine.images.pictures import Original, fit_picture
-from engine.images.sources import HarmfulSourceError, Source, open_source
+from engine.images.sources import Source, UnsafeSourceError, open_source
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def decode(chunk: Chunk) -> list[Original | str]:
                 sources[source].read(place), chunk.height, chunk.width, chunk.channels, chunk.fit
             )
             results.append(original)
-        except HarmfulSourceError:
+        except UnsafeSourceError:
             raise
         except LoupeError as error:
             results.append(str(error))

@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from engine.base.background import start_in_background
 from engine.base.errors import LoupeError
-from engine.base.paths import data_root, is_locked, replacing, writing_to
+from engine.base.paths import data_root, is_locked, replacing_file, writing_folder
 from engine.data.dataset import prepared_root
 from engine.images.sources import uploads_root
 from engine.importing.plan import Progress, Request, check_request
@@ -42,7 +42,7 @@ def start_import(request: Request) -> None:
     """Start an import in the background. Raises LoupeError for what can be told at once."""
     check_request(request)
     folder = _folder(request.name)
-    with writing_to(data_root()):
+    with writing_folder(data_root()):
         job = find_import(request.name)
         if job and job.error is None:
             raise LoupeError(f"A dataset named {request.name} is being imported. Wait for its end.")
@@ -102,7 +102,7 @@ def forget_import(name: str) -> None:
 
 def place_for_upload(name: str) -> Path:
     """Return where to write an archive that comes through a browser; it is deleted once it is imported."""
-    with writing_to(data_root()):
+    with writing_folder(data_root()):
         uploads_root().mkdir(parents=True, exist_ok=True)
         for left in uploads_root().iterdir():
             if time.time() - left.stat().st_mtime > LEFT_UPLOAD_SECONDS:
@@ -164,7 +164,7 @@ def _follow(request: Request, folder: Path) -> None:
 
 def _write(path: Path, text: str) -> None:
     """Write a file that others may be reading."""
-    with replacing(path) as beside:
+    with replacing_file(path) as beside:
         beside.write_text(text)
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from engine.base.errors import LoupeError
-from engine.base.text import as_text, counted, listed, shown
+from engine.base.text import escape_undecodable, join_words, pluralize, printable
 from engine.images.pictures import SUFFIXES
 from engine.images.sources import Folder, Source
 
@@ -90,7 +90,7 @@ def normalized(name: str) -> str:
     """Write a name as text in one form: macOS takes letters and their accents apart, and others do not."""
     if name.isascii():
         return name
-    return unicodedata.normalize("NFC", as_text(name))
+    return unicodedata.normalize("NFC", escape_undecodable(name))
 
 
 def suffix(name: str) -> str:
@@ -104,7 +104,7 @@ def understand(listing: sqlite3.Connection, source: Source, number: int) -> Layo
     Pictures without a label, and files that a manifest names and that are not there, get a problem instead.
     Raises LoupeError when there are no images, or no classes.
     """
-    place = shown(str(source.path))
+    place = printable(str(source.path))
     files, pictures = listing.execute(
         "SELECT count(*), coalesce(sum(picture), 0) FROM files WHERE source = ? AND problem IS NULL", (number,)
     ).fetchone()
@@ -112,7 +112,7 @@ def understand(listing: sqlite3.Connection, source: Source, number: int) -> Layo
         "SELECT name, problem FROM files WHERE source = ? AND problem NOT NULL ORDER BY name", (number,)
     ).fetchone()
     if not files and unread:
-        raise LoupeError(f"There are no images in {place} that may be read. {shown(unread[0])}: {unread[1]}")
+        raise LoupeError(f"There are no images in {place} that may be read. {printable(unread[0])}: {unread[1]}")
     if not files:
         raise LoupeError(f"There are no images in {place}: it is empty. {NEEDED}")
     if not pictures:  # of files without suffixes each may be one
@@ -135,7 +135,9 @@ def understand(listing: sqlite3.Connection, source: Source, number: int) -> Layo
         not pictures
         and not listing.execute("SELECT 1 FROM files WHERE source = ? AND label NOT NULL", (number,)).fetchone()
     ):
-        raise LoupeError(f"There are no images in {place}, which has {counted(files, 'file')} of other kinds. {NEEDED}")
+        raise LoupeError(
+            f"There are no images in {place}, which has {pluralize(files, 'file')} of other kinds. {NEEDED}"
+        )
     return layout
 
 
@@ -150,15 +152,15 @@ def _understand_folders(
         if row[level] and (not outer or row[0] == outer):
             below.setdefault(row[level], set()).add(row[level + 1])
     if not below:
-        raise LoupeError(f"There are no class folders with images in {shown(str(source.path))}. {NEEDED}")
+        raise LoupeError(f"There are no class folders with images in {printable(str(source.path))}. {NEEDED}")
     splits = {top: SPLITS[top.lower()] for top in below if top.lower() in SPLITS}
-    inside = f", all in the folder {shown(outer)}" if outer else ""
+    inside = f", all in the folder {printable(outer)}" if outer else ""
     if len(splits) == len(below) > 1 and "train" not in splits.values():
         raise LoupeError(f"There are folders {_named(splits)}, but none named train. {NEEDED}")
     train = next((top for top, split in splits.items() if split == "train"), None)
     if len(splits) > 1 and train and below[train] == {None}:
         raise LoupeError(
-            f"There are folders {_named(splits)}, but no class folders with images in {shown(train)}. {NEEDED}"
+            f"There are folders {_named(splits)}, but no class folders with images in {printable(train)}. {NEEDED}"
         )
     # A folder train beside others may be a class (of vehicles, say); classes in it make it a split.
     if len(splits) > 1 or (train and len(below) > 1 and None not in below[train]):
@@ -174,7 +176,7 @@ def _understand_folders(
 
 def _named(folders: dict[str, str]) -> str:
     order = sorted(folders, key=lambda name: list(SPLITS).index(name.lower()))
-    return listed(shown(name) for name in order)
+    return join_words(printable(name) for name in order)
 
 
 def _label(listing: sqlite3.Connection, number: int, label: str, split: str | None, column: str, folder: str) -> None:
@@ -216,7 +218,7 @@ def _find_manifest(
                 if {"file", "label"} <= set(_columns(_header(text)[1])):
                     found.append((name, place))
     if len(found) > 1:
-        names = listed(shown(name) for name, _ in found)
+        names = join_words(printable(name) for name, _ in found)
         raise LoupeError(f"There are several manifests: {names}. Leave one, or name the one to import by.")
     return found[0] if found else None
 
@@ -239,7 +241,7 @@ def list_manifest(listing: sqlite3.Connection, folder: Folder, number: int, name
     if not is_any_there:
         _tell_none_is_there(listing, name)
     listing.execute("DROP TABLE named")
-    return Layout(f"the manifest {shown(name)}", has_splits, 0)
+    return Layout(f"the manifest {printable(name)}", has_splits, 0)
 
 
 def _label_by_manifest(listing: sqlite3.Connection, source: Source, number: int, name: str, place: bytes) -> Layout:
@@ -268,7 +270,7 @@ def _label_by_manifest(listing: sqlite3.Connection, source: Source, number: int,
     (not_named,) = listing.execute(
         "SELECT count(*) FROM files WHERE source = ? AND label IS NULL AND problem IS NULL", (number,)
     ).fetchone()
-    return Layout(f"the manifest {shown(name)}", has_splits, not_named - 1)  # but for the manifest itself
+    return Layout(f"the manifest {printable(name)}", has_splits, not_named - 1)  # but for the manifest itself
 
 
 def _tell_none_is_there(listing: sqlite3.Connection, manifest: str) -> None:
@@ -279,8 +281,8 @@ def _tell_none_is_there(listing: sqlite3.Connection, manifest: str) -> None:
         first = first.removeprefix(f"{PurePosixPath(manifest).parent}/")
         none = "it is not there" if count == 1 else "none of them is there"
         raise LoupeError(
-            f"The manifest {shown(manifest)} names {counted(count, 'file')}, and {none} (the first: {shown(first)}). "
-            "Files are named from the manifest's folder."
+            f"The manifest {printable(manifest)} names {pluralize(count, 'file')}, and {none} (the first: "
+            f"{printable(first)}). Files are named from the manifest's folder."
         )
 
 
@@ -296,17 +298,17 @@ def _read_manifest(listing: sqlite3.Connection, source: Source, name: str, place
         if not {"file", "label"} <= set(columns):
             first = ",".join(header)
             if "\0" in first or any("\ud800" <= character <= "\udfff" for character in first):
-                raise LoupeError(f"The manifest {shown(name)} {NOT_TEXT}")
+                raise LoupeError(f"The manifest {printable(name)} {NOT_TEXT}")
             if len(first) > QUOTED:
                 first = f"{first[:QUOTED]}..."
             raise LoupeError(
-                f"The first line of the manifest {shown(name)} is {shown(first)!r}, "
+                f"The first line of the manifest {printable(name)} is {printable(first)!r}, "
                 "but must name the columns file,label or file,label,split."
             )
         rows = _rows(text, delimiter, columns, name, source.path)
         listing.executemany("INSERT INTO named VALUES (?, ?, ?, ?)", rows)
     listing.execute("CREATE INDEX by_file ON named (file)")
-    listing.create_function("shown", 1, shown)
+    listing.create_function("shown", 1, printable)
     for column, word in (("split", "in"), ("label", "as")):  # of both, that of the labels is told
         listing.execute(
             f"UPDATE named SET problem = 'The manifest names it {word} ' || shown(low) || ' and {word} ' || "
@@ -322,7 +324,7 @@ def _rows(
 ) -> Iterator[tuple[str, str, str | None, str | None]]:
     """Read the lines of a manifest: file below the source, label, split, and what is wrong with it."""
     reader = csv.reader(text, delimiter=delimiter)
-    name = shown(manifest)
+    name = printable(manifest)
     try:
         for row in reader:
             "".join(row).encode()
@@ -338,7 +340,7 @@ def _rows(
             split = values.get("split", "").lower()
             if "split" in columns and split not in SPLITS:
                 raise LoupeError(
-                    f"Line {reader.line_num + 1} of the manifest {name} has the split {shown(split)!r}, but it "
+                    f"Line {reader.line_num + 1} of the manifest {name} has the split {printable(split)!r}, but it "
                     "must be train, val or test."
                 )
             file = values["file"].replace("\\", "/")

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from engine.base.errors import LoupeError
-from engine.base.text import counted, duration, in_bytes, shown
+from engine.base.text import format_bytes, format_duration, pluralize, printable
 from engine.data.catalogue import CATALOGUE
 from engine.data.dataset import prepared_root
 from engine.images.pictures import FITS, has_colour, look_at
-from engine.images.sources import Folder, HarmfulSourceError, Source, find, open_source
+from engine.images.sources import Folder, Source, UnsafeSourceError, find, open_source
 from engine.importing.layout import (
     MANIFEST_SUFFIXES,
     NEEDED,
@@ -106,7 +106,8 @@ class Plan:
         sentences = [
             f"{which} {was}, {'grey' if self.channels == 1 else 'colour'}.",
             f"They are brought to {becomes}." if self.is_resized else f"They are kept at {becomes}.",
-            f"This takes {in_bytes(self.bytes_needed)} of the {in_bytes(self.bytes_free)} that are free on the disk.",
+            f"This takes {format_bytes(self.bytes_needed)} of the {format_bytes(self.bytes_free)} that are free on the "
+            "disk.",
         ]
         if self.unreadable:
             sentences.append(
@@ -115,7 +116,7 @@ class Plan:
             )
         if self.problems:
             sentences.append(
-                f"{counted(self.problems, 'bad file')} already: in no class folder, not readable, or named by the "
+                f"{pluralize(self.problems, 'bad file')} already: in no class folder, not readable, or named by the "
                 "manifest in vain."
             )
         return sentences + [f"{note[0].upper()}{note[1:]}." for note in self.notes]
@@ -144,9 +145,9 @@ class Progress:
             return f"{self.stage}: {self.done:,}" if self.done else self.stage
         words = f"{self.stage}: {self.done:,} of {self.total:,} images"
         if self.bad:
-            words += f", {counted(self.bad, 'bad file')}"
+            words += f", {pluralize(self.bad, 'bad file')}"
         if self.seconds_left is not None:
-            words += f", {self.images_per_second:,.0f} a second, about {duration(self.seconds_left)} left"
+            words += f", {self.images_per_second:,.0f} a second, about {format_duration(self.seconds_left)} left"
         return words
 
     @property
@@ -187,8 +188,8 @@ def require_free_name(name: str) -> None:
     # A folder's name, with what is put around it, may have 255 bytes.
     if not re.fullmatch(r"\w[\w.-]{0,63}", name) or name.endswith(".") or len(name.encode()) > 200:
         raise LoupeError(
-            f"The name {shown(name)!r} cannot be given to a dataset. Use up to 64 letters, digits, dashes, dots and "
-            "underscores, with a letter or digit first."
+            f"The name {printable(name)!r} cannot be given to a dataset. Use up to 64 letters, digits, dashes, dots "
+            "and underscores, with a letter or digit first."
         )
     taken = {existing.lower() for existing in CATALOGUE}
     taken |= {path.name.lower() for path in prepared_root().glob("[!.]*")}
@@ -233,11 +234,11 @@ def make_plan(listing: Listing) -> Generator[Progress, None, Plan]:
     if request.test is not None:
         if layout.has_splits and database.execute("SELECT 1 FROM files WHERE split = 'test'").fetchone():
             raise LoupeError(
-                f"{shown(request.path)} has test images of its own. Import it without another test folder."
+                f"{printable(request.path)} has test images of its own. Import it without another test folder."
             )
         if layouts[1].has_splits:
             raise LoupeError(
-                f"{shown(request.test)} has splits, but is named as test images: it needs class folders only."
+                f"{printable(request.test)} has splits, but is named as test images: it needs class folders only."
             )
         database.execute("UPDATE files SET split = 'test' WHERE source = 1")
     database.execute("UPDATE files SET split = 'train' WHERE split IS NULL AND label NOT NULL")
@@ -245,7 +246,9 @@ def make_plan(listing: Listing) -> Generator[Progress, None, Plan]:
     if share is None:
         share = 0.0 if layout.has_splits or request.test is not None else DEFAULT_TEST_SHARE
     elif share and database.execute("SELECT 1 FROM files WHERE split = 'test'").fetchone():
-        raise LoupeError(f"{shown(request.path)} has test images of its own. Leave out the test share, or set it to 0.")
+        raise LoupeError(
+            f"{printable(request.path)} has test images of its own. Leave out the test share, or set it to 0."
+        )
     classes = _classes(listing)
     if share:
         yield from _hold_back_test(listing, classes, share)
@@ -256,7 +259,7 @@ def make_plan(listing: Listing) -> Generator[Progress, None, Plan]:
     counts = _number_images(listing, classes)
     left_out = sum(each.left_out for each in layouts)
     if left_out:
-        notes.append(f"left out: {counted(left_out, 'other file')}, no pictures or in no class folder or manifest")
+        notes.append(f"left out: {pluralize(left_out, 'other file')}, no pictures or in no class folder or manifest")
     notes += _notes_on_splits(classes, counts)
     (problems,) = database.execute("SELECT count(*) FROM files WHERE problem NOT NULL").fetchone()
     return (yield from _with_size(listing, layout.words, classes, counts, problems, notes))
@@ -278,12 +281,12 @@ def _list_source(listing: Listing, path: Path, number: int) -> Generator[Progres
 
 def _classes(listing: Listing) -> tuple[str, ...]:
     found = [label for (label,) in listing.database.execute("SELECT DISTINCT label FROM files WHERE label NOT NULL")]
-    place = shown(listing.request.path)
+    place = printable(listing.request.path)
     if not found:
         raise LoupeError(f"There are no images in {place} that belong to a class. {NEEDED}")
     if len(found) == 1:
         raise LoupeError(
-            f"There is one class only, {shown(found[0])}, in {place}, and telling apart takes two. {NEEDED}"
+            f"There is one class only, {printable(found[0])}, in {place}, and telling apart takes two. {NEEDED}"
         )
     if not listing.database.execute("SELECT 1 FROM files WHERE split = 'train'").fetchone():
         raise LoupeError(f"There are no images to train on in {place}: all are for validation or test. {NEEDED}")
@@ -350,7 +353,7 @@ def _notes_on_splits(classes: tuple[str, ...], counts: dict[str, list[int]]) -> 
 
 
 def _some(names: list[str]) -> str:
-    few = ", ".join(shown(name) for name in names[:5])
+    few = ", ".join(printable(name) for name in names[:5])
     return few if len(names) <= 5 else f"{few} and {len(names) - 5} more"
 
 
@@ -367,8 +370,8 @@ def _with_size(
     originals, channels, reasons = yield from _look(listing)
     if not originals:
         raise LoupeError(
-            f"None of the {len(reasons):,} files that were looked at in {shown(request.path)} is an image that can be "
-            f"read (the first: {reasons[0].partition('. ')[0]}). Check that they are pictures."
+            f"None of the {len(reasons):,} files that were looked at in {printable(request.path)} is an image that "
+            f"can be read (the first: {reasons[0].partition('. ')[0]}). Check that they are pictures."
         )
     widths, heights = zip(*originals, strict=True)
     size = width, height = originals[0]
@@ -384,7 +387,8 @@ def _with_size(
     if bytes_needed > bytes_free:
         raise LoupeError(
             f"The disk that holds {prepared_root()} is too full: {count:,} images of {width} x {height} pixels need "
-            f"{in_bytes(bytes_needed)}, and {in_bytes(bytes_free)} are free. Free some space, or import them smaller."
+            f"{format_bytes(bytes_needed)}, and {format_bytes(bytes_free)} are free. Free some space, or import them "
+            "smaller."
         )
     return Plan(
         layout=layout,
@@ -424,7 +428,7 @@ def _look(listing: Listing) -> Generator[Progress, None, tuple[list[tuple[int, i
                 original = look_at(file)
             if channels == 1 and row in for_colour and has_colour(source.read(place)):
                 channels = 3
-        except HarmfulSourceError:
+        except UnsafeSourceError:
             raise
         except LoupeError as error:
             reasons.append(str(error))

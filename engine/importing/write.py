@@ -21,11 +21,11 @@ from filelock import FileLock, Timeout
 
 from engine.base.errors import LoupeError
 from engine.base.machine import cores
-from engine.base.paths import data_root, is_locked, writing_to
-from engine.base.text import listed, shown
+from engine.base.paths import data_root, is_locked, writing_folder
+from engine.base.text import join_words, printable
 from engine.data.catalogue import CATALOGUE
 from engine.data.dataset import begin_dataset, finish_dataset, prepared_root
-from engine.data.source_files import BAD_FILES, OriginsWriter
+from engine.data.source_files import BAD_FILES, SourceFilesWriter
 from engine.images.pictures import Original
 from engine.importing.decoding import Chunk, decode, prepare_process
 from engine.importing.plan import Listing, Plan, Progress, Request, check_request, make_plan
@@ -56,7 +56,7 @@ def import_dataset(request: Request) -> Generator[Progress, None, Plan]:
     Raises LoupeError when it cannot be done. Whatever ends it, the dataset is there whole or not at all.
     """
     check_request(request)
-    with writing_to(data_root()):
+    with writing_folder(data_root()):
         prepared_root().mkdir(parents=True, exist_ok=True)
         try:
             # What is acquired is released once: a lock that is entered again would stay held.
@@ -71,7 +71,7 @@ def import_dataset(request: Request) -> Generator[Progress, None, Plan]:
         decoders = _Decoders()  # they start while files are listed
         try:
             plan = yield from make_plan(listing)
-            with writing_to(prepared_root()):
+            with writing_folder(prepared_root()):
                 folder = begin_dataset(request.name)
                 yield from _make(listing, plan, folder, decoders)
             return plan
@@ -142,7 +142,7 @@ class _SplitWriter:
         self.images = folder / f"{split}-images.npy"
         self.shape = (plan.images[split], plan.height, plan.width, plan.channels)
         self.start = _reserve(self.images, self.shape)
-        self._origins = OriginsWriter(folder, split)
+        self._origins = SourceFilesWriter(folder, split)
         self._labels, self._bad_rows = array("q"), array("q")
 
     def add(self, rows: _Rows, results: list[Original | str]) -> list[tuple[str, str]]:
@@ -173,7 +173,7 @@ class _SplitWriter:
 def _source(request: Request, plan: Plan) -> str:
     how = {"crop": "shorter side resized, middle cut out", "pad": "longer side resized, padded with black"}[request.fit]
     kept = f"{how}" if plan.is_resized else "kept at their size"
-    paths = listed(shown(Path(path).expanduser().resolve().name) for path in request.paths)
+    paths = join_words(printable(Path(path).expanduser().resolve().name) for path in request.paths)
     return "; ".join([f"imported from {paths}", plan.layout, kept, *plan.notes])
 
 
@@ -307,14 +307,14 @@ def _without_empty(
     classes: tuple[str, ...], labels: dict[str, np.ndarray], request: Request
 ) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
     """Leave out splits and classes of which no file could be read. Raises LoupeError when too little is left."""
-    place = shown(request.path)
+    place = printable(request.path)
     labels = {split: numbers for split, numbers in labels.items() if len(numbers)}
     if "train" not in labels:
         raise LoupeError(f"None of the training images in {place} could be read. Check that they are pictures.")
     used = np.unique(np.concatenate(list(labels.values())))
     if len(used) == 1:
         raise LoupeError(
-            f"Of all classes in {place} only {shown(classes[used[0]])} has images that could be read, and telling "
+            f"Of all classes in {place} only {printable(classes[used[0]])} has images that could be read, and telling "
             "apart takes two. Check the others' files."
         )
     return tuple(classes[number] for number in used), {

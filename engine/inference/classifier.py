@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from engine.base.errors import LoupeError
-from engine.base.paths import writing_to
-from engine.base.text import listed
+from engine.base.paths import writing_folder
+from engine.base.text import join_words
 from engine.data.dataset import Dataset
-from engine.data.splits import hold_back, validation_split
+from engine.data.splits import train_validation_indices, validation_split
 from engine.evaluation.predictions import Predictions, save_predictions
 from engine.images.ink import normalize_ink
 from engine.networks.features import Extractor
@@ -128,9 +128,9 @@ def find_split(dataset: Dataset, recipe: Recipe, split: str) -> tuple[str, Tenso
     """Return the dataset's split that holds a run's, and the indices there; ``train`` leaves out what is held back."""
     if not has_split(dataset, recipe, split):
         held = [name for name in ("train", "val", "test") if has_split(dataset, recipe, name)]
-        raise LoupeError(f"There is no split {split!r} in this run. Its splits: {listed(held)}.")
+        raise LoupeError(f"There is no split {split!r} in this run. Its splits: {join_words(held)}.")
     if split in ("train", "val"):
-        train, val = hold_back(dataset, recipe)
+        train, val = train_validation_indices(dataset, recipe)
         return ("train", train) if split == "train" else (validation_split(dataset), val)
     return split, torch.arange(len(dataset.splits[split]))
 
@@ -159,5 +159,5 @@ def gather(
         classes=classifier.classes,
         fingerprint=dataset.fingerprint,
     )
-    with writing_to(run.path):
+    with writing_folder(run.path):
         save_predictions(predictions, run.predictions(split))

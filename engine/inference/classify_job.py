@@ -22,8 +22,8 @@ from filelock import FileLock, Timeout
 
 from engine.base.background import start_in_background
 from engine.base.errors import LoupeError
-from engine.base.paths import is_locked, replacing, runs_root, writing_to
-from engine.base.text import as_text
+from engine.base.paths import is_locked, replacing_file, runs_root, writing_folder
+from engine.base.text import escape_undecodable
 from engine.images.sources import uploads_root
 from engine.runs.run import ID_PATTERN, WORKER_ENVIRONMENT, Run, open_run
 
@@ -92,7 +92,7 @@ def start_job(run: Run, paths: Sequence[str], uploads: Sequence[tuple[str, Binar
     _delete_old()
     job = f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
     folder = _folder(job)
-    with writing_to(runs_root()):
+    with writing_folder(runs_root()):
         folder.mkdir(parents=True)
         named = [*((path, Path(path).name or path) for path in paths), *_copied(uploads, _uploads(job))]
         (folder / "request.json").write_text(json.dumps(asdict(Request(run.id, tuple(named), normalize))))
@@ -146,7 +146,7 @@ def _read_request(folder: Path) -> Request:
     return Request(values["run"], tuple((path, name) for path, name in values["paths"]), values["normalize"])
 
 
-def rows_of(job: str) -> list[dict]:
+def read_rows(job: str) -> list[dict]:
     """Return the answers of a job so far, as ``Answer.as_row`` has them.
 
     Each with its ``distance`` from the nearest training image, and whether it is ``unlike`` them, where that is known.
@@ -199,7 +199,7 @@ def _items(request: Request) -> Iterator["Item"]:
         for item in Pictures([path]):
             # What a glob matched has a name of its own.
             own = named.rstrip("/") + item.name[len(start) :] if item.name.startswith(start) else item.name
-            yield Item(as_text(own), item.read)
+            yield Item(escape_undecodable(own), item.read)
 
 
 def run_job(job: str) -> None:
@@ -214,7 +214,7 @@ def run_job(job: str) -> None:
         try:
             for done, total, passed_over in _classify(folder):
                 counts = {"done": done, "total": total, "passed_over": passed_over}
-                with replacing(folder / "progress.json") as beside:
+                with replacing_file(folder / "progress.json") as beside:
                     beside.write_text(json.dumps(counts))
         except LoupeError as error:
             _write_error(folder, str(error))

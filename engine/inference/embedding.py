@@ -8,7 +8,7 @@ import numpy as np
 
 from engine.base.errors import LoupeError
 from engine.base.machine import cores
-from engine.base.paths import replacing, writing_to
+from engine.base.paths import replacing_file, writing_folder
 
 FORMAT = 1
 SEED = 0
@@ -99,7 +99,7 @@ def _components(features: np.ndarray, most: int) -> tuple[np.ndarray, float]:
 
 def save_places(path: Path, places: np.ndarray, key: str) -> None:
     """Keep places, float32 (count, 2). key: what they depend on."""
-    with writing_to(path.parent), replacing(path) as beside, beside.open("wb") as file:
+    with writing_folder(path.parent), replacing_file(path) as beside, beside.open("wb") as file:
         np.savez_compressed(file, format=FORMAT, key=np.array(key), places=places)
 
 

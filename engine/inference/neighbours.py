@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine.base.errors import LoupeError
-from engine.base.text import counted
+from engine.base.text import pluralize
 from engine.data.dataset import Dataset
 from engine.inference.classifier import DIVERGED, Classifier, find_split
 from engine.networks.features import Features
@@ -48,7 +48,7 @@ def nearest(features: Features, rows: np.ndarray, picture: np.ndarray, most: int
     missing = len(features.missing(rows))
     if missing:
         raise LoupeError(
-            f"The features of {counted(missing, 'training image')} of {len(rows):,} have not been computed yet. "
+            f"The features of {pluralize(missing, 'training image')} of {len(rows):,} have not been computed yet. "
             "Compute them first, then look for the nearest."
         )
     own = features.extractor.features(as_tensor(picture[np.newaxis]))[0].cpu().numpy()

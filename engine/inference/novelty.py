@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from engine.base.errors import LoupeError
-from engine.base.paths import replacing, writing_to
+from engine.base.paths import replacing_file, writing_folder
 from engine.data.dataset import Dataset, is_prepared, open_dataset
 from engine.inference.classifier import Classifier, find_split, has_split
 from engine.inference.neighbours import Neighbour, nearest, training_features, training_rows
@@ -72,7 +72,7 @@ class Novelty:
         except (OSError, ValueError, TypeError):
             pass
         measured = self._measure()
-        with writing_to(self._run.path), replacing(path) as beside:
+        with writing_folder(self._run.path), replacing_file(path) as beside:
             beside.write_text(json.dumps(asdict(measured)) + "\n")
         return measured
 

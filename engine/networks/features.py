@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
 from engine.base.errors import LoupeError
-from engine.base.paths import writing_to
+from engine.base.paths import writing_folder
 from engine.data.dataset import Dataset, Split
 from engine.networks.augment import augment
 from engine.networks.inference import as_tensor, batch_size_for
@@ -118,7 +118,7 @@ class Features:
         folder = self.values.parent
         if not folder.is_dir():  # a lock would make it anew
             raise LoupeError(f"The dataset {folder.name} was deleted in the meantime. Bring it back and try again.")
-        with writing_to(folder), FileLock(self.values.with_suffix(".lock")):
+        with writing_folder(folder), FileLock(self.values.with_suffix(".lock")):
             if not self.exist:
                 self._make_room()
                 self._make_empty()

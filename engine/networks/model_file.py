@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from engine.base.errors import LoupeError, reason_of
 from engine.base.machine import is_out_of_memory
-from engine.base.paths import replacing, writing_to
+from engine.base.paths import replacing_file, writing_folder
 from engine.networks.models import build_model
 from engine.networks.preprocessing import Preprocessing
 from engine.recipes.recipe import Recipe
@@ -28,7 +28,7 @@ def save_model(path: Path, weights: Mapping[str, Tensor], recipe: Recipe, prepro
         "head": recipe.head,
         "preprocessing": json.dumps(preprocessing.as_dict()),
     }
-    with writing_to(path.parent), replacing(path) as beside:
+    with writing_folder(path.parent), replacing_file(path) as beside:
         # Not with save_file, which tells of a full disk in a way of its own.
         beside.write_bytes(save({name: value.contiguous() for name, value in weights.items()}, metadata))
 

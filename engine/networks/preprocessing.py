@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from engine.base.errors import LoupeError
 from engine.data.dataset import Dataset
-from engine.data.statistics import mean_and_deviation, pixel_levels
+from engine.data.statistics import mean_and_std, pixel_levels
 from engine.images.ink_style import InkStyle, measure_ink_style
 
 
@@ -19,14 +19,14 @@ class Preprocessing:
     """What a trained model needs to know of its input; plain values, saved beside its weights.
 
     shape: height and width of what the model sees, and the channels of images as they are stored; or the number of
-    features of a row. mean, deviation: for each channel that the model sees, on the scale 0..1, or for each feature;
-    it sees (value - mean) / deviation. Where it sees three channels of images that have one, all three are that one.
+    features of a row. mean, std: for each channel that the model sees, on the scale 0..1, or for each feature;
+    it sees (value - mean) / std. Where it sees three channels of images that have one, all three are that one.
     ink: how the training images hold their ink, where they are small, grey, and light strokes on dark.
     """
 
     shape: tuple[int, ...]
     mean: tuple[float, ...]
-    deviation: tuple[float, ...]
+    std: tuple[float, ...]
     classes: tuple[str, ...]
     ink: InkStyle | None = None
 
@@ -58,6 +58,8 @@ class Preprocessing:
         values = dict(values)
         if "height" in values:  # of models saved when there were images only
             values["shape"] = [values.pop(name) for name in ("height", "width", "channels")]
+        if "deviation" in values:  # what std was called
+            values["std"] = values.pop("deviation")
         ink = values.pop("ink", None)  # models saved before it was looked at have none
         plain: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
         return cls(**plain, ink=InkStyle(**ink) if ink else None)
@@ -71,21 +73,21 @@ def preprocessing_for(
     size: height and width of what the model sees, None for those of the stored images. channels: as many as it sees.
     """
     if dataset.kind == "table":
-        mean, deviation = _table_scaling(dataset, scaling)
-        return Preprocessing(dataset.sample_shape, mean, deviation, dataset.classes)
+        mean, std = _table_scaling(dataset, scaling)
+        return Preprocessing(dataset.sample_shape, mean, std, dataset.classes)
     height, width, stored = dataset.image_shape
-    mean, deviation = FIXED[scaling] if scaling in FIXED else _measured(dataset)
+    mean, std = FIXED[scaling] if scaling in FIXED else _measured(dataset)
     channels = channels or stored
     if len(mean) != channels:  # alike for all channels, or of grey images
-        mean, deviation = (sum(mean) / len(mean),) * channels, (sum(deviation) / len(deviation),) * channels
+        mean, std = (sum(mean) / len(mean),) * channels, (sum(std) / len(std),) * channels
     shape = (*(size or (height, width)), stored)
     ink = measure_ink_style(dataset.splits["train"].images)
-    return Preprocessing(shape, tuple(mean), tuple(deviation), dataset.classes, ink)
+    return Preprocessing(shape, tuple(mean), tuple(std), dataset.classes, ink)
 
 
 def _measured(dataset: Dataset) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    mean, deviation = mean_and_deviation(pixel_levels(dataset))
-    return tuple(mean.tolist()), _but_for_zeros(deviation)
+    mean, std = mean_and_std(pixel_levels(dataset))
+    return tuple(mean.tolist()), _but_for_zeros(std)
 
 
 def _table_scaling(dataset: Dataset, scaling: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -100,9 +102,9 @@ def _table_scaling(dataset: Dataset, scaling: str) -> tuple[tuple[float, ...], t
     return tuple(rows.mean(axis=0, dtype=np.float64).tolist()), _but_for_zeros(rows.std(axis=0, dtype=np.float64))
 
 
-def _but_for_zeros(deviation: np.ndarray) -> tuple[float, ...]:
+def _but_for_zeros(std: np.ndarray) -> tuple[float, ...]:
     # Of blank images, or a column of one value, the deviation is 0: leave them as they are.
-    return tuple(np.where(deviation > 0, deviation, 1.0).tolist())
+    return tuple(np.where(std > 0, std, 1.0).tolist())
 
 
 # Mean and deviation of the channels; ImageNet's are those that torchvision's weights were trained with.
@@ -122,15 +124,15 @@ class Standardize(nn.Module):
     """Scale rows of a table: float32 (batch, features) in and out."""
 
     mean: Tensor
-    deviation: Tensor
+    std: Tensor
 
     def __init__(self, preprocessing: Preprocessing):
         super().__init__()
         self.register_buffer("mean", torch.tensor(preprocessing.mean))
-        self.register_buffer("deviation", torch.tensor(preprocessing.deviation))
+        self.register_buffer("std", torch.tensor(preprocessing.std))
 
     def forward(self, rows: Tensor) -> Tensor:
-        return (rows - self.mean) / self.deviation
+        return (rows - self.mean) / self.std
 
 
 class Preprocess(nn.Module):
@@ -147,9 +149,9 @@ class Preprocess(nn.Module):
         super().__init__()
         self.size = preprocessing.image_shape[:2]
         # Folded, so that scaling is one multiplication and one subtraction a pixel.
-        deviation = torch.tensor(preprocessing.deviation)
-        self.register_buffer("factor", (1 / (255 * deviation)).view(1, -1, 1, 1))
-        self.register_buffer("offset", (torch.tensor(preprocessing.mean) / deviation).view(1, -1, 1, 1))
+        std = torch.tensor(preprocessing.std)
+        self.register_buffer("factor", (1 / (255 * std)).view(1, -1, 1, 1))
+        self.register_buffer("offset", (torch.tensor(preprocessing.mean) / std).view(1, -1, 1, 1))
 
     def resize(self, images: Tensor) -> Tensor:
         """Bring images to the model's size: uint8 or float32, still on the scale 0..255, channels before height."""

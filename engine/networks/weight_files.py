@@ -16,7 +16,7 @@ from torch import Tensor
 
 from engine.base.errors import LoupeError
 from engine.base.machine import is_out_of_memory
-from engine.base.text import counted, listed, shown
+from engine.base.text import join_words, pluralize, printable
 
 # Under what name a checkpoint keeps its weights, beside the optimizer and the like: the first that is there counts.
 NESTS = ("state_dict", "model_state_dict", "model", "model_state", "net", "weights", "params", "ema")
@@ -47,7 +47,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     What kind of file it is, of torch or safetensors, is told by its content. Tensors are on the CPU and mapped from
     the file where that can be, so it must stay as it is while they are used. Raises LoupeError.
     """
-    place = shown(str(path))
+    place = printable(str(path))
     start, size = _look_at(path, place)
     try:
         if start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= LONGEST_HEADER:
@@ -108,10 +108,10 @@ def fit_weights(
                 f"{name} in {source} has values that are not numbers, or infinite: the file is damaged, or the "
                 "training that it is from had diverged. Choose another file."
             )
-    told = f"{counted(len(taken), 'tensor')} of {source} were taken{_about_head(found, wanted, head, keeps_head)}"
+    told = f"{pluralize(len(taken), 'tensor')} of {source} were taken{_about_head(found, wanted, head, keeps_head)}"
     others = [name for name in found if name not in wanted and not name.startswith((f"{head}.", *unused))]
     if others:
-        told += f"; it has {counted(len(others), 'other')} that {model} does not have: {_first_names(others)}"
+        told += f"; it has {pluralize(len(others), 'other')} that {model} does not have: {_first_names(others)}"
     return taken, f"{told}."
 
 
@@ -175,7 +175,7 @@ def _is_absurd(error: Exception, size: int) -> bool:
 def _refusal(place: str, error: Exception) -> str:
     if isinstance(error, pickle.UnpicklingError):
         code = re.search(r"GLOBAL (\S+)", str(error))
-        needs = f" (it needs {shown(code[1])})" if code else ""
+        needs = f" (it needs {printable(code[1])})" if code else ""
         return (
             f"{place} holds more than weights{needs}, such as a whole pickled model, or is damaged. Nothing in it was "
             f"run. {SAVE_WEIGHTS}"
@@ -224,8 +224,8 @@ def _mismatches(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], names
     """Say which of the names do not fit, at most three of them; nothing when all do."""
     if found and names and not any(name in found for name in names):
         return (
-            f"none of its {counted(len(found), 'tensor')} has the name of one of {model}'s (it begins with "
-            f"{shown(next(iter(found)))}; {model} with {names[0]})"
+            f"none of its {pluralize(len(found), 'tensor')} has the name of one of {model}'s (it begins with "
+            f"{printable(next(iter(found)))}; {model} with {names[0]})"
         )
     # torch counts the batches for nothing but a momentum of None, and older files do not have it.
     names = [name for name in names if not name.endswith("num_batches_tracked")]
@@ -284,5 +284,5 @@ def _classes(tensors: Mapping[str, Tensor], head: str) -> int | None:
 
 def _first_names(names: list[Any]) -> str:
     """List names as a file has them, three of them and a count of the rest."""
-    told = [shown(str(name)) for name in names[:3]]
-    return listed([*told, f"{len(names) - 3:,} more"] if len(names) > 3 else told)
+    told = [printable(str(name)) for name in names[:3]]
+    return join_words([*told, f"{len(names) - 3:,} more"] if len(names) > 3 else told)

@@ -4,7 +4,7 @@ from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
 from engine.base.errors import LoupeError
-from engine.base.text import listed
+from engine.base.text import join_words
 
 
 def _field(default: Any, unit: str, low: float = 0, high: float = 1) -> Any:
@@ -72,7 +72,7 @@ def _value(name: str, text: str) -> bool | int | float:
 
 
 def _refused(mistake: str) -> LoupeError:
-    known = listed(
+    known = join_words(
         f"{name} ({about.metadata['unit']})"
         if name == "flip"
         else f"{name}={about.metadata['low']:g}..{about.metadata['high']:g} ({_unit(about)})"

@@ -55,7 +55,7 @@ def _value(kind, text: str):
     return text == "True" if kind is bool else kind(text)
 
 
-def suited(image_shape: tuple[int, ...]) -> list[Backbone]:
+def rank_for_images(image_shape: tuple[int, ...]) -> list[Backbone]:
     """List all, those first that suit images of a shape (height, width, channels).
 
     First those that take images as small, in two parts: those that no other beats in both work and accuracy, and the

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from engine.base.errors import LoupeError
-from engine.base.text import duration, listed
+from engine.base.text import format_duration, join_words
 from engine.recipes.augmentation import parse_augmentation
 from engine.recipes.backbones import BACKBONES
 
@@ -245,7 +245,7 @@ def _check(about, value) -> None:
     if about.name == "model":
         check_model(value)
     if limits["choices"] and value not in limits["choices"]:
-        raise LoupeError(f"{about.name} is {value!r}, but must be one of {listed(limits['choices'])}.")
+        raise LoupeError(f"{about.name} is {value!r}, but must be one of {join_words(limits['choices'])}.")
     if limits["low"] is not None and not limits["low"] <= value <= limits["high"]:
         raise LoupeError(f"{about.name} is {value}, but must be between {limits['low']} and {limits['high']}.")
 
@@ -255,7 +255,7 @@ def check_model(name: str) -> None:
     known = (*MODELS, *BACKBONES)
     if name not in known:
         near = difflib.get_close_matches(name, known)
-        nearest = f"The nearest in name: {listed(near)}. " if near else ""
+        nearest = f"The nearest in name: {join_words(near)}. " if near else ""
         raise LoupeError(
             f"There is no model {name!r}. {nearest}python -m engine models lists all {len(known)}, from convnet to "
             f"{known[-1]}."
@@ -270,7 +270,7 @@ def change(recipe: Recipe, settings: Mapping[str, object]) -> Recipe:
     """Return the recipe with some fields changed; values may be text, as from a command line."""
     unknown = [name for name in settings if name not in FIELDS or name == "name"]
     if unknown:
-        known = listed(name for name in FIELDS if name != "name")
+        known = join_words(name for name in FIELDS if name != "name")
         raise LoupeError(f"There is no recipe field {unknown[0]!r}. Known fields: {known}.")
     return replace(recipe, **{name: _parse(FIELDS[name], value) for name, value in settings.items()})
 
@@ -298,7 +298,7 @@ def from_dict(values: Mapping[str, Any]) -> Recipe:
     unknown = [name for name in values if name not in FIELDS]
     if unknown:
         raise LoupeError(
-            f"The recipe has a field {unknown[0]!r} that this Loupe does not know. Known: {listed(FIELDS)}."
+            f"The recipe has a field {unknown[0]!r} that this Loupe does not know. Known: {join_words(FIELDS)}."
         )
     return Recipe(**values)
 
@@ -547,7 +547,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 
 def find_recipe(name: str) -> Recipe:
     if name not in RECIPES:
-        raise LoupeError(f"There is no recipe {name!r}. Known recipes: {listed(RECIPES)}.")
+        raise LoupeError(f"There is no recipe {name!r}. Known recipes: {join_words(RECIPES)}.")
     return RECIPES[name]
 
 
@@ -584,5 +584,5 @@ def published_in_words(recipe: Recipe) -> str | None:
     named = {"test_accuracy": "test", "val_accuracy": "validation", "train_accuracy": "training"}
     said = [f"{figures[name]:.2%} {words} accuracy" for name, words in named.items() if name in figures]
     if "train_seconds" in figures:
-        said.append(f"in about {duration(figures['train_seconds'])}")
+        said.append(f"in about {format_duration(figures['train_seconds'])}")
     return f"{', '.join(said)} ({figures['source']})"

@@ -22,8 +22,8 @@ from filelock import FileLock
 
 from engine.base.errors import LoupeError, reason_of
 from engine.base.machine import is_out_of_memory
-from engine.base.paths import PROJECT_ROOT, naming, replacing, runs_root, writing_to
-from engine.base.text import SPLIT_NAMES, in_bytes, shown
+from engine.base.paths import PROJECT_ROOT, replacing_file, runs_root, writing_file, writing_folder
+from engine.base.text import SPLIT_NAMES, format_bytes, printable
 from engine.base.zips import STORED, DamagedEntry, Entry, entries, read_entry
 from engine.evaluation.predictions import load_predictions
 from engine.runs.records import from_line
@@ -71,11 +71,13 @@ def archive_run(run: Run, path: Path) -> Archived:
     _require_rest(run)
     run.recipe  # noqa: B018 - raises for a recipe without which none could use the rest
     if not _is_id(run.id):
-        raise LoupeError(f"The name of the run {shown(run.id)} is too long for an archive. Rename its folder first.")
+        raise LoupeError(
+            f"The name of the run {printable(run.id)} is too long for an archive. Rename its folder first."
+        )
     log_size = _size(run.log)
     files: dict[str, dict] = {}
     left_out: list[str] = []
-    with naming(path), replacing(path) as beside:
+    with writing_file(path), replacing_file(path) as beside:
         with zipfile.ZipFile(beside, "w") as archive:
             for name, check in CHECKS.items():
                 file = run.path / name
@@ -112,14 +114,16 @@ def archive_run(run: Run, path: Path) -> Archived:
 
 def check_target(path: Path) -> None:
     """Raise LoupeError for a path that no archive is to be written to."""
-    place = shown(str(path))
+    place = printable(str(path))
     if path.suffix.lower() != ".zip":
         raise LoupeError(f"An archive is a zip, and {place} does not end in .zip. Give it such a name.")
-    with naming(path):
+    with writing_file(path):
         if path.is_symlink() or path.exists():
             raise LoupeError(f"{place} is there already, and an archive replaces nothing. Choose another name.")
         if not path.parent.is_dir():
-            raise LoupeError(f"There is no folder {shown(str(path.parent))} to write the archive to. Make it first.")
+            raise LoupeError(
+                f"There is no folder {printable(str(path.parent))} to write the archive to. Make it first."
+            )
 
 
 def _require_rest(run: Run) -> None:
@@ -163,10 +167,10 @@ class _NotPlainError(Exception):
 
 
 def _add_checkpoint(archive: zipfile.ZipFile, run: Run) -> dict[str, dict]:
-    from engine.runs.checkpoint_file import read_checkpoint_file, take_apart, tensor_file
+    from engine.runs.checkpoint_file import flatten_state, read_checkpoint_file, tensor_file
 
     try:
-        tensors, rest = take_apart(read_checkpoint_file(run.checkpoint))
+        tensors, rest = flatten_state(read_checkpoint_file(run.checkpoint))
         document = json.dumps(rest, allow_nan=False).encode()
     except Exception as error:  # torch raises whatever the damage leads to
         if is_out_of_memory(error):
@@ -187,7 +191,7 @@ def restore_run(path: Path) -> Run:
     """Bring in a run from its archive, whole and checked or not at all. A run of its name is never replaced."""
     manifest, listing = _look_at(path)
     root = runs_root()
-    with writing_to(root):
+    with writing_folder(root):
         root.mkdir(parents=True, exist_ok=True)
         # One at a time: what another has left is then nobody's, and two of one run do not meet.
         with FileLock(root / ".restore.lock"):
@@ -220,12 +224,12 @@ def _taken(name: str) -> LoupeError:
 
 
 def _refusal(path: Path, reason: str) -> LoupeError:
-    return LoupeError(f"{shown(path.name)} is not restored: {reason}. {WHOLE_COPY}.")
+    return LoupeError(f"{printable(path.name)} is not restored: {reason}. {WHOLE_COPY}.")
 
 
 def _look_at(path: Path) -> tuple[_Manifest, dict[str, Entry]]:
     """Read what an archive says that it holds, and hold it against the names and sizes of what is in it."""
-    place = shown(str(path))
+    place = printable(str(path))
     try:
         if path.is_dir():
             raise LoupeError(f"{place} is a folder, and the archive of a run is a file. Name that file.")
@@ -243,14 +247,14 @@ def _look_at(path: Path) -> tuple[_Manifest, dict[str, Entry]]:
     found = next((entry for entry in entries(path) if entry.name == MANIFEST), None)
     if found is None:
         raise LoupeError(
-            f"{shown(path.name)} is a zip archive, but not of a run: it has no {MANIFEST}. Choose a file that python "
-            "-m engine archive has made."
+            f"{printable(path.name)} is a zip archive, but not of a run: it has no {MANIFEST}. Choose a file that "
+            "python -m engine archive has made."
         )
     manifest = _read_manifest(path, found)
     listing: dict[str, Entry] = {}
     for entry in entries(path):
         if entry.name != MANIFEST and entry.name not in manifest.files:
-            raise _refusal(path, f"it holds {shown(entry.name)}, which is not part of a run")
+            raise _refusal(path, f"it holds {printable(entry.name)}, which is not part of a run")
         if entry.name in listing:
             raise _refusal(path, f"it holds {entry.name} twice")
         if entry.kind not in (0, stat.S_IFREG):
@@ -277,9 +281,9 @@ def _read_manifest(path: Path, entry: Entry) -> _Manifest:
     if number > FORMAT:
         by = values.get("loupe")
         raise LoupeError(
-            f"{shown(path.name)} has the format {shown(str(number)[:20])}, written by Loupe "
-            f"{shown(by) if isinstance(by, str) else 'of another version'}, and this Loupe {_version()} reads up to "
-            f"{FORMAT}. Update Loupe, then restore it."
+            f"{printable(path.name)} has the format {printable(str(number)[:20])}, written by Loupe "
+            f"{printable(by) if isinstance(by, str) else 'of another version'}, and this Loupe {_version()} reads up "
+            f"to {FORMAT}. Update Loupe, then restore it."
         )
     name, made, files = values.get("run"), values.get("made"), values.get("files")
     if not isinstance(name, str) or not _is_id(name):
@@ -292,7 +296,7 @@ def _read_manifest(path: Path, entry: Entry) -> _Manifest:
     listed: dict[str, tuple[int, str]] = {}
     for file, about in files.items():
         if file not in known:
-            raise _refusal(path, f"it holds {shown(file)}, which is not part of a run")
+            raise _refusal(path, f"it holds {printable(file)}, which is not part of a run")
         match about:
             case {"bytes": int(size), "sha256": str(digest)}:
                 listed[file] = size, digest
@@ -329,7 +333,7 @@ def _pieces(path: Path, entry: Entry) -> Iterator[bytes]:
         reason = _first_sentence(str(error))
         raise _refusal(path, f"{entry.name} in it cannot be had: {reason[0].lower()}{reason[1:]}") from None
     except OSError as error:
-        raise LoupeError(f"{shown(path.name)} cannot be read ({reason_of(error)}). {WHOLE_COPY}.") from error
+        raise LoupeError(f"{printable(path.name)} cannot be read ({reason_of(error)}). {WHOLE_COPY}.") from error
 
 
 def _stored(archive: BinaryIO, entry: Entry) -> Iterator[bytes]:
@@ -364,7 +368,7 @@ def _complaint(check: Callable[[Run], object], run: Run) -> str:
         # Ours would go on to say what to do with a run that is here.
         cause = error.__cause__ if isinstance(error, LoupeError) and error.__cause__ else error
         # NumPy would say how to run what is in it.
-        return "it holds more than data" if "pickle" in str(cause) else shown(_first_sentence(reason_of(cause)))
+        return "it holds more than data" if "pickle" in str(cause) else printable(_first_sentence(reason_of(cause)))
     return ""
 
 
@@ -383,13 +387,15 @@ def _check_weights(run: Run) -> None:
 
     load_preprocessing(run.weights)
     if (network := network_of(run.weights)) != run.recipe.model:
-        raise ValueError(f"its weights are of {shown(network)}, but its recipe is of {run.recipe.model}")
+        raise ValueError(f"its weights are of {printable(network)}, but its recipe is of {run.recipe.model}")
 
 
 def _check_predictions(run: Run, split: str) -> None:
     unpacked = sum(entry.size for entry in entries(run.predictions(split)))
     if unpacked > MOST_PREDICTIONS:
-        raise ValueError(f"it unpacks to {in_bytes(unpacked)}, and at most {in_bytes(MOST_PREDICTIONS)} are read")
+        raise ValueError(
+            f"it unpacks to {format_bytes(unpacked)}, and at most {format_bytes(MOST_PREDICTIONS)} are read"
+        )
     if load_predictions(run.predictions(split)).split != split:
         raise ValueError("it is of another split")
 
@@ -397,14 +403,14 @@ def _check_predictions(run: Run, split: str) -> None:
 def _build_checkpoint(run: Run) -> None:
     import torch
 
-    from engine.runs.checkpoint_file import put_together, read_tensor_file
+    from engine.runs.checkpoint_file import read_tensor_file, unflatten_state
 
     document, tensors = run.path / CHECKPOINT, run.path / TENSORS
     try:
         values = json.loads(document.read_bytes())
     except (ValueError, RecursionError):
         raise ValueError(f"{CHECKPOINT} is not JSON, or nested too deep") from None
-    state: Any = put_together(read_tensor_file(tensors), values)
+    state: Any = unflatten_state(read_tensor_file(tensors), values)
     with run.checkpoint.open("xb") as file:
         try:
             torch.save(state, file)

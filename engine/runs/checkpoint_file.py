@@ -45,7 +45,7 @@ def _required(state: Any) -> Any:
     return state
 
 
-def take_apart(state: Any) -> tuple[dict[str, Tensor], Any]:
+def flatten_state(state: Any) -> tuple[dict[str, Tensor], Any]:
     """Return a checkpoint's tensors by name, each in the order of its memory, and a document of JSON with the rest.
 
     What JSON does not know is an object with the name of its kind. Raises ValueError for anything but plain values.
@@ -97,8 +97,8 @@ def take_apart(state: Any) -> tuple[dict[str, Tensor], Any]:
     return tensors, apart(state, "")
 
 
-def put_together(tensors: Mapping[str, Tensor], document: Any) -> Any:
-    """Make a checkpoint again of what ``take_apart`` made of it. Raises ValueError or TypeError for anything else."""
+def unflatten_state(tensors: Mapping[str, Tensor], document: Any) -> Any:
+    """Undo ``flatten_state``. Raises ValueError or TypeError for what it has not made."""
     used = set()
 
     def together(part: Any) -> Any:

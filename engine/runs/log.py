@@ -4,7 +4,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from engine.base.paths import writing_to
+from engine.base.paths import writing_folder
 from engine.runs.records import Ended, Epoch, Evaluated, Extracting, Record, Resumed, Started, Step, from_line, to_line
 
 
@@ -26,7 +26,7 @@ class Log:
             self._file.close()
 
     def append(self, record: Record) -> None:
-        with writing_to(self.path.parent):
+        with writing_folder(self.path.parent):
             self._file.write(to_line(record).encode())
             self._file.flush()
 

@@ -14,8 +14,8 @@ from filelock import FileLock
 
 from engine.base.background import start_in_background
 from engine.base.errors import LoupeError, reason_of
-from engine.base.paths import is_locked, replacing, runs_root, writing_to
-from engine.base.text import counted, listed
+from engine.base.paths import is_locked, replacing_file, runs_root, writing_folder
+from engine.base.text import join_words, pluralize
 from engine.data.catalogue import find_source
 from engine.data.dataset import Dataset, is_prepared, open_dataset
 from engine.evaluation.predictions import Predictions
@@ -103,7 +103,7 @@ class Run:
             ) from error
 
     def write_recipe(self, recipe: Recipe) -> None:
-        with writing_to(self.path), replacing(self.path / "recipe.json") as beside:
+        with writing_folder(self.path), replacing_file(self.path / "recipe.json") as beside:
             beside.write_text(json.dumps(recipe.as_dict(), indent=1) + "\n")
 
     def history(self) -> History:
@@ -180,7 +180,7 @@ class Run:
 def create_run(recipe: Recipe) -> Run:
     """Make the directory of a new run, named by time and recipe."""
     root = runs_root()
-    with writing_to(root):
+    with writing_folder(root):
         root.mkdir(parents=True, exist_ok=True)
         stem = f"{datetime.now():%Y%m%d-%H%M%S}-{recipe.name}"
         for number in range(1, 1000):
@@ -278,12 +278,12 @@ def resume(run: Run, epochs: int | None = None) -> None:
     if epochs is None:
         if status == "finished":
             raise LoupeError(
-                f"The run {run.id} has finished its {counted(made, 'epoch')}, so there is nothing to resume. "
+                f"The run {run.id} has finished its {pluralize(made, 'epoch')}, so there is nothing to resume. "
                 "To train it further, ask for more epochs."
             )
     elif epochs <= had:
         raise LoupeError(
-            f"The run {run.id} has made {counted(made, 'epoch')} already, so it cannot end with {epochs}. "
+            f"The run {run.id} has made {pluralize(made, 'epoch')} already, so it cannot end with {epochs}. "
             f"Ask for more than {had}."
         )
     elif status == "finished" and not run.checkpoint.exists():
@@ -314,7 +314,7 @@ def dataset_of(run: Run, predictions: Predictions) -> Dataset:
             "Get or import it again on the Explore page to see them."
         )
     dataset = open_dataset(name)
-    if not predictions.are_of(dataset):
+    if not predictions.match(dataset):
         raise LoupeError(
             f"The dataset {name} has changed since this run was evaluated, so its pictures cannot be shown; the "
             "figures stand. Bring the old dataset back, or train the recipe again on the dataset as it is now."
@@ -341,7 +341,7 @@ def open_run(name: str) -> Run:
         found = known.get(Path(name).resolve())
     if found:
         return found
-    newest = listed(run.id for run in list(known.values())[:3])
+    newest = join_words(run.id for run in list(known.values())[:3])
     asked = name if len(name) <= 200 else f"{name[:200]}..."
     raise LoupeError(f"There is no run {asked!r} in {runs_root()}. The newest: {newest}.")
 

@@ -14,9 +14,9 @@ from torch.nn import functional
 
 from engine.base.errors import LoupeError
 from engine.base.machine import peak_memory
-from engine.base.text import counted
+from engine.base.text import pluralize
 from engine.data.dataset import Dataset
-from engine.data.splits import hold_back, require_all_classes, validation_split
+from engine.data.splits import require_all_classes, train_validation_indices, validation_split
 from engine.networks.augment import augment
 from engine.networks.features import Extractor, Features, View
 from engine.networks.inference import as_tensor, batch_size_for, logits_in_batches
@@ -35,7 +35,7 @@ PENDING_MOST = 4096
 
 
 @dataclass
-class Figures:
+class RunningSums:
     """Sums over some steps. They are added up in the order of the steps, wherever a run may have been cut."""
 
     loss: float = 0.0
@@ -76,7 +76,7 @@ class Training:
         self.extractors: dict[str, Extractor] = {}  # by precision
         self.stored: dict[str, tuple[Tensor, Tensor]] = {}  # images and labels by split, on the device
 
-        self.train_indices, self.val_indices = hold_back(dataset, recipe)
+        self.train_indices, self.val_indices = train_validation_indices(dataset, recipe)
         require_all_classes(dataset, recipe, self.train_indices, self.val_indices)
         self.class_weights = _class_weights(dataset, self.train_indices, recipe, device)
         if recipe.augment and dataset.kind == "table":
@@ -95,12 +95,12 @@ class Training:
         self.evaluated_at = 0  # the step of the last evaluation within the training
         self.images_seen = 0
         self.train_seconds = 0.0  # in steps; neither validation nor saving
-        self.step_figures = Figures()  # since the last report of steps
-        self.epoch_figures = Figures()
+        self.step_figures = RunningSums()  # since the last report of steps
+        self.epoch_figures = RunningSums()
         self.pending: list[tuple[Tensor, Tensor, Tensor]] = []  # loss, logits and labels of steps not in the figures
         self.last: Epoch | None = None
         self.best: Epoch | None = None
-        self.risen_in = 0  # the epoch in which validation accuracy rose last
+        self.last_improvement = 0  # the epoch in which validation accuracy rose last
         self.best_weights: dict[str, Tensor] = {}
 
     def in_memory_order(self, seen: Tensor) -> Tensor:
@@ -180,7 +180,7 @@ class Training:
             "epoch_figures": asdict(self.epoch_figures),
             "last": self.last and asdict(self.last),
             "best": self.best and asdict(self.best),
-            "risen_in": self.risen_in,
+            "last_improvement": self.last_improvement,
             "best_weights": self.best_weights,
             "random": torch.get_rng_state(),
             "cuda_random": torch.cuda.get_rng_state() if self.device.type == "cuda" else None,
@@ -191,11 +191,15 @@ class Training:
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.epoch, self.evaluated_at = state["step"], state["epoch"], state["evaluated_at"]
         self.images_seen, self.train_seconds = state["images_seen"], state["train_seconds"]
-        self.step_figures, self.epoch_figures = Figures(**state["step_figures"]), Figures(**state["epoch_figures"])
+        self.step_figures, self.epoch_figures = (
+            RunningSums(**state["step_figures"]),
+            RunningSums(**state["epoch_figures"]),
+        )
         self.last = state["last"] and Epoch(**state["last"])
         self.best = state["best"] and Epoch(**state["best"])
-        # A run that is made longer is given its patience anew.
-        self.risen_in = self.epoch if self.recipe.epochs > state["epochs"] else state["risen_in"]
+        # Checkpoints of before call it risen_in. A run that is made longer is given its patience anew.
+        improved = state["last_improvement"] if "last_improvement" in state else state["risen_in"]
+        self.last_improvement = self.epoch if self.recipe.epochs > state["epochs"] else improved
         self.best_weights = state["best_weights"]
         torch.set_rng_state(state["random"])
         if self.device.type == "cuda" and state["cuda_random"] is not None:
@@ -240,24 +244,24 @@ class Training:
         means = torch.stack(losses).tolist()
         for figures in (self.step_figures, self.epoch_figures):
             figures.correct += correct
-            for mean, truth in zip(means, labels, strict=True):
-                figures.loss += mean * len(truth)
+            for mean, targets in zip(means, labels, strict=True):
+                figures.loss += mean * len(targets)
 
     def report_step(self) -> Step:
-        figures, self.step_figures = self.step_figures, Figures()
+        figures, self.step_figures = self.step_figures, RunningSums()
         return Step(self.step, self.epoch + 1, train_seconds=self.train_seconds, **self._means(figures))
 
     def report_epoch(self, validation: dict[str, Any]) -> Epoch:
         """Close the epoch; its weights become the best if its validation accuracy is highest (then: loss lowest)."""
         if validation["val_loss"] is not None:
             self._require_finite(validation["val_loss"])
-        figures, self.epoch_figures, self.step_figures = self.epoch_figures, Figures(), Figures()
+        figures, self.epoch_figures, self.step_figures = self.epoch_figures, RunningSums(), RunningSums()
         self.epoch += 1
         epoch = Epoch(self.step, self.epoch, train_seconds=self.train_seconds, **validation, **self._means(figures))
         self.last = epoch
         if epoch.val_accuracy is not None and (self.best is None or _rank(epoch) > _rank(self.best)):
             if self.best is None or epoch.val_accuracy > (self.best.val_accuracy or 0.0):
-                self.risen_in = self.epoch
+                self.last_improvement = self.epoch
             self.best = epoch
             if self.recipe.keep == "best":
                 self.best_weights = {name: value.clone() for name, value in self.model.state_dict().items()}
@@ -271,7 +275,7 @@ class Training:
     @property
     def is_over(self) -> bool:
         """Whether all epochs are made, or validation accuracy has not risen for as long as the recipe is patient."""
-        return self.epoch >= self.recipe.epochs or 0 < self.recipe.patience <= self.epoch - self.risen_in
+        return self.epoch >= self.recipe.epochs or 0 < self.recipe.patience <= self.epoch - self.last_improvement
 
     @property
     def owes_evaluation(self) -> bool:
@@ -279,7 +283,7 @@ class Training:
         every = self.recipe.evaluate_every
         return bool(every and self.step % every == 0 and self.step > self.evaluated_at)
 
-    def _means(self, figures: Figures) -> dict[str, float]:
+    def _means(self, figures: RunningSums) -> dict[str, float]:
         means = figures.means()
         self._require_finite(means["train_loss"])
         return means | {"learning_rate": self.learning_rate, "memory_mb": peak_memory(self.device.type)}
@@ -331,7 +335,7 @@ def _require_batches_that_can_be_normed(training: Training) -> None:
         else:
             way_out = "Set drop_last to true, which leaves it out, or another batch_size."
         raise LoupeError(
-            f"With {counted(count, 'training image')} in batches of {recipe.batch_size} the last batch is a single "
+            f"With {pluralize(count, 'training image')} in batches of {recipe.batch_size} the last batch is a single "
             f"image, and batch norm, which {recipe.model} has, needs at least two. {way_out}"
         ) from error
 
@@ -455,9 +459,9 @@ def _batches(training: Training, source: Source) -> Iterator[tuple[Tensor, Tenso
             generator = _random(recipe, "augmentation", done + block * at_once)
             inputs = augment(inputs, training.augmentation, generator)
         inputs = training.in_memory_order(source.preprocess(inputs))
-        seen, truth = inputs.split(recipe.batch_size), source.labels[chosen].split(recipe.batch_size)
+        seen, targets = inputs.split(recipe.batch_size), source.labels[chosen].split(recipe.batch_size)
         del inputs
-        for number, batch in enumerate(zip(seen, truth, strict=True), start=block * at_once):
+        for number, batch in enumerate(zip(seen, targets, strict=True), start=block * at_once):
             if number >= first:
                 yield batch
         del seen, batch  # before the next are made
@@ -501,9 +505,9 @@ def _evaluate(
     training.model.eval()
     loss, done, correct = 0.0, 0, 0
     for logits in logits_in_batches(source.network, source.preprocess, source.inputs, indices):
-        truth = source.labels[indices[done : done + len(logits)].to(source.labels.device)]
-        loss += functional.cross_entropy(logits, truth, reduction="sum").item()
-        correct += int((logits.argmax(1) == truth).sum())
+        targets = source.labels[indices[done : done + len(logits)].to(source.labels.device)]
+        loss += functional.cross_entropy(logits, targets, reduction="sum").item()
+        correct += int((logits.argmax(1) == targets).sum())
         done += len(logits)
         yield None
     training.to_training_mode()

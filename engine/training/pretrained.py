@@ -14,7 +14,7 @@ from filelock import FileLock
 from torch import nn
 
 from engine.base.errors import LoupeError
-from engine.base.paths import weights_folder, writing_to
+from engine.base.paths import weights_folder, writing_folder
 from engine.data.catalogue import Progress
 from engine.data.dataset import Dataset
 from engine.data.download import NETWORK_TIMEOUT_SECONDS, network_reason
@@ -52,7 +52,7 @@ def fetch_weights(model: str) -> Iterator[Progress]:
     file, total = downloaded_file(model), round(BACKBONES[model].megabytes * 2**20)
     if file.exists():
         return
-    with writing_to(weights_folder()):
+    with writing_folder(weights_folder()):
         weights_folder().mkdir(parents=True, exist_ok=True)
         with FileLock(weights_folder() / f".{file.name}.lock"):
             if file.exists():
@@ -146,7 +146,7 @@ def _as_earlier(found: Preprocessing, earlier: Preprocessing | None, recipe: Rec
         return found
     if len(earlier.mean) != len(found.mean):
         return found
-    return replace(found, mean=earlier.mean, deviation=earlier.deviation)
+    return replace(found, mean=earlier.mean, std=earlier.std)
 
 
 def _size(recipe: Recipe, stored: tuple[int, int], earlier: Preprocessing | None) -> tuple[int, int]:

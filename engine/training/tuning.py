@@ -15,8 +15,9 @@ from pathlib import Path
 
 import torch
 
+from engine.base.errors import LoupeError
 from engine.base.machine import cores, has_bfloat16, is_out_of_memory, load_average, processor_name
-from engine.base.paths import data_root, replacing
+from engine.base.paths import data_root, replacing_file
 from engine.data.dataset import Dataset
 from engine.recipes.recipe import Recipe
 from engine.training.loop import Training, train_step
@@ -31,6 +32,16 @@ BUSY = 0.75  # with so many processes to a core, what is quickest may be another
 WORTH = 1.05  # so much quicker must anything else be
 
 
+def choose_device(recipe: Recipe) -> Recipe:
+    """Return the recipe with its device chosen; ``resolve`` chooses the rest."""
+    device = recipe.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    elif device == "cuda" and not torch.cuda.is_available():
+        raise LoupeError("device is 'cuda', but no GPU that torch can use was found. Set device to 'cpu' or 'auto'.")
+    return replace(recipe, device=device)
+
+
 def resolve(recipe: Recipe, dataset: Dataset) -> Recipe:
     """Return the recipe with threads, precision and convolutions chosen, so that the run can be repeated as it was.
 
@@ -40,38 +51,38 @@ def resolve(recipe: Recipe, dataset: Dataset) -> Recipe:
     recipe = replace(recipe, threads=min(recipe.threads, cores()))  # more would only wait for each other
     if recipe.device != "cpu":
         precision = "bfloat16" if has_bfloat16(recipe.device) else "float32"
-        return _take(recipe, _Way(cores(), precision, "onednn"))
-    ways = list(_ways(recipe))
+        return _with_settings(recipe, _Settings(cores(), precision, "onednn"))
+    ways = list(_candidates(recipe))
     if len(ways) == 1:
-        return _take(recipe, ways[0])
+        return _with_settings(recipe, ways[0])
     remembered = _Remembered(recipe, dataset)
     known = remembered.way()
     way = next((way for way in ways if way == known), None)
     if way is None:
         try:
-            way = _quickest(recipe, dataset, ways)
+            way = _fastest(recipe, dataset, ways)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            return _take(recipe, ways[0])  # whoever trains with it says so
+            return _with_settings(recipe, ways[0])  # whoever trains with it says so
         remembered.write(way)
-    return _take(recipe, way)
+    return _with_settings(recipe, way)
 
 
-def use(recipe: Recipe) -> None:
+def apply_settings(recipe: Recipe) -> None:
     """Set this process up for a resolved recipe."""
     torch.set_num_threads(recipe.threads)
     torch.backends.mkldnn.set_flags(recipe.convolutions == "onednn")
 
 
 @dataclass(frozen=True)
-class _Way:
+class _Settings:
     threads: int
     precision: str
     convolutions: str
 
 
-def _take(recipe: Recipe, way: _Way) -> Recipe:
+def _with_settings(recipe: Recipe, way: _Settings) -> Recipe:
     return replace(
         recipe,
         threads=recipe.threads or way.threads,
@@ -80,7 +91,7 @@ def _take(recipe: Recipe, way: _Way) -> Recipe:
     )
 
 
-def _ways(recipe: Recipe) -> Iterator[_Way]:
+def _candidates(recipe: Recipe) -> Iterator[_Settings]:
     """List what a recipe leaves open; the first is what large steps are best trained with."""
     precisions = [recipe.precision]
     if recipe.precision == "auto":
@@ -90,19 +101,19 @@ def _ways(recipe: Recipe) -> Iterator[_Way]:
         both = ["onednn", "native"] if precision == "float32" else ["onednn"]
         for convolutions in both if recipe.convolutions == "auto" else [recipe.convolutions]:
             for threads in all_threads:
-                yield _Way(threads, precision, convolutions)
+                yield _Settings(threads, precision, convolutions)
 
 
-def _quickest(recipe: Recipe, dataset: Dataset, ways: list[_Way]) -> _Way:
+def _fastest(recipe: Recipe, dataset: Dataset, ways: list[_Settings]) -> _Settings:
     """Try each way on one batch in turns, and return the quickest; of ways alike, the plainest."""
     threads_before, onednn_before = torch.get_num_threads(), torch.backends.mkldnn.enabled
-    trials: dict[_Way, _Trial] = {}
+    trials: dict[_Settings, _Trial] = {}
     try:
         for way in ways:
             differs_more = (way.threads, way.convolutions) != (ways[0].threads, ways[0].convolutions)
             if differs_more and (recipe.keeps_features or trials[ways[0]].best > LONG_STEP_SECONDS):
                 continue
-            trials[way] = trial = _Trial(_take(recipe, way), dataset)
+            trials[way] = trial = _Trial(_with_settings(recipe, way), dataset)
             trial.run(0)  # the first step sets up more than any other
             trial.run(0)
         until = time.perf_counter() + TRYING_SECONDS
@@ -112,7 +123,7 @@ def _quickest(recipe: Recipe, dataset: Dataset, ways: list[_Way]) -> _Way:
                 if trial.best < hopeless:
                     trial.run(TURN_SECONDS)
     finally:
-        use(replace(recipe, threads=threads_before, convolutions="onednn" if onednn_before else "native"))
+        apply_settings(replace(recipe, threads=threads_before, convolutions="onednn" if onednn_before else "native"))
     best = min(trials, key=lambda way: trials[way].best * (WORTH_THREADS if way.threads > 1 else 1.0))
     alike = [way for way in trials if way.threads == best.threads and trials[way].best <= WORTH * trials[best].best]
     return max(alike, key=lambda way: (way.precision == "float32", way.convolutions == "onednn"))
@@ -134,7 +145,7 @@ class _Trial:
 
     def run(self, seconds: float) -> float:
         """Make steps for so long, but at least one, and return the seconds of one."""
-        use(self.recipe)
+        apply_settings(self.recipe)
         self.training.to_training_mode()
         began, steps, taken = time.perf_counter(), 0, 0.0
         while not steps or taken < seconds:
@@ -173,19 +184,19 @@ class _Remembered:
             return {}
         return found if isinstance(found, dict) else {}
 
-    def way(self) -> _Way | None:
+    def way(self) -> _Settings | None:
         """Return the way found before; None where there is none, or it was found in worse conditions than there are."""
         try:
             found = dict(self._read()[self.key])
             load = float(found.pop("load", 0.0))
-            return None if load > BUSY >= load_average() else _Way(**found)
+            return None if load > BUSY >= load_average() else _Settings(**found)
         except (KeyError, TypeError, ValueError):
             return None
 
-    def write(self, way: _Way) -> None:
+    def write(self, way: _Settings) -> None:
         found = vars(way) | {"load": round(load_average(), 2)}
         try:
-            with replacing(self.path) as beside:
+            with replacing_file(self.path) as beside:
                 beside.write_text(json.dumps(self._read() | {self.key: found}, indent=1) + "\n")
         except OSError:
             pass  # a folder that cannot be written to: it is tried again the next time

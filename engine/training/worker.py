@@ -17,9 +17,9 @@ from filelock import FileLock, Timeout
 
 from engine.base.errors import LoupeError, reason_of
 from engine.base.machine import is_out_of_memory
-from engine.base.paths import replacing, writing_to
-from engine.base.progress import result_of
-from engine.data.catalogue import Progress, get
+from engine.base.paths import replacing_file, writing_folder
+from engine.base.progress import run_to_end
+from engine.data.catalogue import Progress, get_dataset
 from engine.data.dataset import Dataset, is_prepared, open_dataset
 from engine.evaluation.predictions import load_predictions
 from engine.recipes.recipe import MACHINE_FIELDS, Recipe
@@ -104,7 +104,7 @@ def _prepare(run: Run, log: Log) -> None:
     recipe = run.recipe
     log.append(Preparing(0, 0))
     if not is_prepared(recipe.dataset):
-        _wait_for(get(recipe.dataset), run, log)
+        _wait_for(get_dataset(recipe.dataset), run, log)
     if recipe.weights == "imagenet" and not run.checkpoint.exists():
         from engine.training.pretrained import fetch_weights
 
@@ -125,9 +125,9 @@ def _wait_for(download: Iterator[Progress], run: Run, log: Log) -> None:
 
 def _train_in_turn(run: Run, log: Log) -> None:
     """Wait for the device, then train. Runs that wait get it in the order in which they were made."""
-    from engine.base import machine  # imports torch
+    from engine.training import tuning  # imports torch
 
-    recipe = machine.resolve(run.recipe)  # as far as it can be told before the device is free
+    recipe = tuning.choose_device(run.recipe)  # as far as it can be told before the device is free
     device = FileLock(run.path.parent / f".{recipe.device}.lock")
     waiting = False
     while _others_are_ahead(run) or not _acquire(device):
@@ -169,7 +169,7 @@ def _train(run: Run, recipe: Recipe, log: Log) -> None:
     recipe = tuning.resolve(recipe, dataset)
     run.write_recipe(recipe)
     run = Run(run.path)
-    tuning.use(recipe)
+    tuning.apply_settings(recipe)
     note = None
     if run.checkpoint.exists():
         state = read_checkpoint(run, recipe, dataset)
@@ -204,10 +204,10 @@ def _train(run: Run, recipe: Recipe, log: Log) -> None:
     )
     saved, took = time.monotonic(), 0.0
     stopped = False
-    told = Told(log)
+    told = ThrottledLog(log)
     for record in fit(training, dataset):
         if isinstance(record, Extracting):
-            told.now_and_then(record)
+            told.append(record)
         elif record is not None:
             log.append(record)
         stopped = run.stop_file.exists() and not training.is_over
@@ -225,14 +225,14 @@ def _train(run: Run, recipe: Recipe, log: Log) -> None:
     _end(run, log, training, dataset, stopped)
 
 
-class Told:
+class ThrottledLog:
     """Progress that is logged now and then, and at its end."""
 
     def __init__(self, log: Log):
         self.log = log
         self.last = 0.0
 
-    def now_and_then(self, progress: Extracting | Evaluating) -> None:
+    def append(self, progress: Extracting | Evaluating) -> None:
         if progress.done == progress.total or time.monotonic() - self.last > PROGRESS_EVERY_SECONDS:
             self.log.append(progress)
             self.last = time.monotonic()
@@ -247,7 +247,7 @@ def save_checkpoint(run: Run, training: Training, dataset: Dataset) -> None:
         "fingerprint": dataset.fingerprint,
         "recipe": training.recipe.as_dict(),
     }
-    with writing_to(run.path), replacing(run.checkpoint) as beside, beside.open("wb") as file:
+    with writing_folder(run.path), replacing_file(run.checkpoint) as beside, beside.open("wb") as file:
         try:
             torch.save(state, file)
         except RuntimeError as error:  # torch's own, about the file that a failed write has left too short
@@ -316,21 +316,21 @@ def _end(run: Run, log: Log, training: Training, dataset: Dataset, stopped: bool
     from engine.training.loop import source_of_evaluation
 
     # However the training was best done: evaluation works on many images at a time.
-    tuning.use(replace(training.recipe, convolutions="onednn"))
+    tuning.apply_settings(replace(training.recipe, convolutions="onednn"))
     _save_kept_weights(run, training)  # an earlier process may have been killed between its checkpoint and these
     training.model.load_state_dict(training.kept_weights())
     figures: dict[str, Any] = {}
-    told = Told(log)
+    told = ThrottledLog(log)
     for split in ("val", "test"):
         figures |= {f"{split}_loss": None, f"{split}_accuracy": None}
         if not has_split(dataset, run.recipe, split):
             continue
         extracting = source_of_evaluation(training, dataset, *find_split(dataset, run.recipe, split))
-        source = result_of(extracting, told.now_and_then)
+        source = run_to_end(extracting, told.append)
         kind = HeadClassifier if training.was_frozen else Classifier
         classifier = kind(source.network, training.preprocessing)
         for progress in gather(classifier, run, dataset, split, source.inputs):
-            told.now_and_then(progress)
+            told.append(progress)
         predictions = load_predictions(run.predictions(split))
         figures |= {f"{split}_loss": predictions.loss, f"{split}_accuracy": predictions.accuracy}
     ended = Stopped if stopped else Finished

@@ -11,7 +11,7 @@ from torch import nn
 
 from engine.advice.rate_finder import HIGHEST, LOWEST, RATES, RateCurve, find_learning_rate
 from engine.base.errors import LoupeError
-from engine.base.progress import result_of
+from engine.base.progress import run_to_end
 from engine.data.dataset import Dataset, Split, open_dataset, save_dataset
 from engine.data.download import fetch
 from engine.networks.models import build_model
@@ -29,7 +29,7 @@ def recipe(**settings) -> Recipe:
 
 
 def find(chosen: Recipe, dataset: Dataset) -> RateCurve:
-    return result_of(find_learning_rate(Training(chosen, dataset, CPU), dataset), lambda record: None)
+    return run_to_end(find_learning_rate(Training(chosen, dataset, CPU), dataset), lambda record: None)
 
 
 def state_of(training: Training) -> dict:
@@ -83,7 +83,7 @@ CHOSEN = {
 def test_a_training_is_left_as_it_was(colours: Dataset, steps: int) -> None:
     training = begun(recipe(**CHOSEN), colours, steps)
     before = state_of(training)
-    curve = result_of(find_learning_rate(training, colours), lambda record: None)
+    curve = run_to_end(find_learning_rate(training, colours), lambda record: None)
     assert len(curve.losses) > 20
     assert_same(state_of(training), before)
     assert not training.pending
@@ -92,7 +92,7 @@ def test_a_training_is_left_as_it_was(colours: Dataset, steps: int) -> None:
 def test_a_training_goes_on_as_if_nothing_had_been(colours: Dataset) -> None:
     for chosen in (recipe(**CHOSEN | {"optimizer": "adamw", "drop_last": True}),):
         disturbed, plain = (begun(chosen, colours, 5) for _ in range(2))
-        result_of(find_learning_rate(disturbed, colours), lambda record: None)
+        run_to_end(find_learning_rate(disturbed, colours), lambda record: None)
         for training in (disturbed, plain):
             for _ in fit(training, colours):
                 pass
@@ -123,7 +123,7 @@ def test_a_loss_that_is_no_number_ends_the_search_and_leaves_a_training_as_it_wa
     training = Training(recipe(momentum=0.99), colours, CPU)
     training.head.register_forward_hook(lambda module, inputs, output: output**5)
     before = state_of(training)
-    curve = result_of(find_learning_rate(training, colours), lambda record: None)
+    curve = run_to_end(find_learning_rate(training, colours), lambda record: None)
     assert 20 < len(curve.losses) < RATES
     assert all(map(math.isfinite, (*curve.losses, *curve.smoothed)))
     assert_same(state_of(training), before)
@@ -134,7 +134,7 @@ def test_a_loss_that_is_no_number_at_the_lowest_rate_is_an_error(colours: Datase
     with torch.no_grad():
         training.head.weight.fill_(float("nan"))
     with pytest.raises(LoupeError, match="no longer a finite number"):
-        result_of(find_learning_rate(training, colours), lambda record: None)
+        run_to_end(find_learning_rate(training, colours), lambda record: None)
     assert training.step == 0 and training.recipe == recipe()
 
 
@@ -254,7 +254,7 @@ def test_small_batches_make_several_steps_at_each_rate(colours: Dataset, batch_s
         lambda optimizer, args, kwargs: made.append(optimizer.param_groups[0]["lr"])
     )
     yielded: list[Step] = []
-    curve = result_of(find_learning_rate(training, colours), yielded.append)
+    curve = run_to_end(find_learning_rate(training, colours), yielded.append)
     assert made == pytest.approx(np.repeat(curve.rates, each)[: len(made)])
     assert len(yielded) == len(curve.losses) == len(curve.rates) == len(made) // each
     assert [record.step for record in yielded] == [each * (number + 1) for number in range(len(yielded))]
@@ -313,7 +313,7 @@ def test_the_head_of_a_frozen_backbone_is_searched_on_its_features(tmp_path, col
     load_pretrained(training.model, training.recipe)
     before = copy.deepcopy(training.state_dict())
     yielded: list[Step | Extracting] = []
-    curve = result_of(find_learning_rate(training, colours), yielded.append)
+    curve = run_to_end(find_learning_rate(training, colours), yielded.append)
     extracted = [record for record in yielded if isinstance(record, Extracting)]
     assert extracted[-1].done == extracted[-1].total == 90
     assert len(yielded) - len(extracted) == len(curve.losses)

@@ -17,10 +17,10 @@ from engine.advice import rehearsal
 from engine.advice.rehearsal import Check, rehearse
 from engine.base.errors import LoupeError
 from engine.base.paths import data_root, runs_root
-from engine.base.progress import result_of
+from engine.base.progress import run_to_end
 from engine.data.dataset import Dataset, Split, open_dataset, save_dataset
 from engine.data.download import fetch
-from engine.data.splits import hold_back
+from engine.data.splits import train_validation_indices
 from engine.evaluation.metrics import wilson_interval
 from engine.networks.models import build_model, count_parameters
 from engine.recipes.recipe import Recipe, change
@@ -35,7 +35,7 @@ def recipe(**settings) -> Recipe:
 
 
 def rehearsed(chosen: Recipe, dataset: Dataset) -> dict[str, Check]:
-    checks = result_of(rehearse(chosen, dataset), lambda doing: None)
+    checks = run_to_end(rehearse(chosen, dataset), lambda doing: None)
     assert all(check.verdict in ("good", "look", "bad") for check in checks)
     assert all(check.text.endswith(".") and "\n" not in check.text for check in checks)
     by_name = {check.name: check for check in checks}
@@ -61,7 +61,7 @@ def shortened(dataset: Dataset, **counts: int) -> Dataset:
 
 def test_it_says_what_it_is_doing_and_then_what_it_found(colours: Dataset) -> None:
     doing: list[str] = []
-    checks = result_of(rehearse(recipe(), colours), doing.append)
+    checks = run_to_end(rehearse(recipe(), colours), doing.append)
     assert doing == [
         "building the network",
         "timing a step",
@@ -183,10 +183,10 @@ def test_what_ran_out_of_time_is_worth_a_look(digits: Dataset, monkeypatch: pyte
 def linear_model(train: Split, judged: Split) -> int:
     """Standardise by hand, fit a logistic regression, and count what it has right."""
     seen, asked = (split.images.reshape(len(split), -1).astype(np.float64) for split in (train, judged))
-    mean, deviation = seen.mean(axis=0), seen.std(axis=0)
-    deviation[deviation == 0] = 1
-    model = LogisticRegression(C=0.1, max_iter=1000).fit((seen - mean) / deviation, train.labels)
-    return int((model.predict((asked - mean) / deviation) == judged.labels).sum())
+    mean, std = seen.mean(axis=0), seen.std(axis=0)
+    std[std == 0] = 1
+    model = LogisticRegression(C=0.1, max_iter=1000).fit((seen - mean) / std, train.labels)
+    return int((model.predict((asked - mean) / std) == judged.labels).sum())
 
 
 def taken(split: Split, indices) -> Split:
@@ -220,7 +220,7 @@ PIXELS = "the pixels (at most 16 x 16)"
 def test_simple_models_are_judged_by_the_images_held_back_for_validation(digits: Dataset) -> None:
     few = shortened(digits, train=500)
     chosen = recipe(validation_share=0.2, split_seed=3)
-    train, val = hold_back(few, chosen)
+    train, val = train_validation_indices(few, chosen)
     assert (len(train), len(val)) == (400, 100)
     stored = few.splits["train"]
     assert_told(rehearsed(chosen, few), taken(stored, train), taken(stored, val), PIXELS, "validation images")
@@ -249,7 +249,7 @@ def test_simple_models_are_judged_by_training_images_where_none_are_for_validati
 
 def test_no_more_than_a_thousand_images_are_looked_at(digits: Dataset) -> None:
     chosen = recipe(validation_share=0.2)
-    train, val = hold_back(digits, chosen)
+    train, val = train_validation_indices(digits, chosen)
     assert len(train) > 1000
     checks = rehearsed(chosen, digits)
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(1))
@@ -263,7 +263,7 @@ def test_no_more_than_a_thousand_images_are_looked_at(digits: Dataset) -> None:
 
 def test_large_images_are_made_small_for_the_linear_model(make_colours) -> None:
     large = make_colours(train=60, test=0, height=64, width=48)
-    train, val = hold_back(large, recipe(validation_share=0.5))
+    train, val = train_validation_indices(large, recipe(validation_share=0.5))
 
     def small(indices) -> Split:
         images = large.splits["train"].images[indices.numpy()]
@@ -279,7 +279,7 @@ def test_a_table_is_rehearsed_with_its_numbers() -> None:
     fetch("blobs")
     blobs = open_dataset("blobs")
     chosen = recipe(dataset="blobs", validation_share=0.2, optimizer="sgd")
-    train, val = hold_back(blobs, chosen)
+    train, val = train_validation_indices(blobs, chosen)
     stored = blobs.splits["train"]
     checks = rehearsed(chosen, blobs)
     assert list(checks) == ALL
@@ -373,7 +373,7 @@ def test_a_linear_model_on_features_is_fitted_to_those_of_the_frozen_backbone(
     frozen = change(earlier, {"freeze": "backbone"})
     model = build_model("convnet", colours.image_shape, 3)
     model.load_state_dict(torch.load(earlier.weights))
-    train, val = hold_back(colours, frozen)
+    train, val = train_validation_indices(colours, frozen)
     stored = colours.splits["train"]
 
     def features(indices) -> Split:
@@ -440,7 +440,7 @@ import torch
 from engine.data.dataset import open_dataset
 from engine.recipes.recipe import Recipe
 from engine.advice.rehearsal import rehearse
-from engine.base.progress import result_of
+from engine.base.progress import run_to_end
 from engine.training.loop import Training
 import engine.advice.rehearsal, sklearn.linear_model, torchvision.models
 
@@ -449,7 +449,7 @@ torch.nn.Conv2d(1, 1, 3)(torch.ones(1, 1, 9, 9)).sum().backward()
 used = next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmSize"))
 resource.setrlimit(resource.RLIMIT_AS, (used + 200_000_000,) * 2)
 recipe = Recipe(**json.loads(sys.argv[1]))
-checks = result_of(rehearse(recipe, open_dataset(recipe.dataset)), lambda doing: None)
+checks = run_to_end(rehearse(recipe, open_dataset(recipe.dataset)), lambda doing: None)
 print(json.dumps([check.as_document() for check in checks]))
 """
 

@@ -16,7 +16,7 @@ from engine.audit.inspection import (
     DEFAULT_THRESHOLD,
     MAX_DISTANCE,
     Inspection,
-    Odd,
+    Outlier,
     Pair,
     Place,
     Progress,
@@ -303,14 +303,14 @@ def test_an_odd_shape_is_told_with_its_pixels(make_set, ordinary):
     train, test = np.full((2, 30), [[400], [300]]), np.full((2, 10), [[300], [400]])  # some are upright
     train[:, 5] = 800, 100
     found = result(make_set(train=ordinary[:30], test=ordinary[30:]), {"train": train, "test": test})
-    assert found.odd == (Odd("train", 5, "odd shape: 800 x 100 pixels, where the usual aspect is 1.33"),)
+    assert found.odd == (Outlier("train", 5, "odd shape: 800 x 100 pixels, where the usual aspect is 1.33"),)
 
 
 def test_sizes_of_one_split_are_enough(make_set, ordinary):
     test = np.full((2, 10), 50)
     test[:, 2] = 20, 300
     found = result(make_set(train=ordinary[:30], test=ordinary[30:]), {"test": tuple(test)})
-    assert found.odd == (Odd("test", 2, "odd shape: 20 x 300 pixels, where the usual aspect is 1.00"),)
+    assert found.odd == (Outlier("test", 2, "odd shape: 20 x 300 pixels, where the usual aspect is 1.00"),)
 
 
 @pytest.mark.parametrize("count", [30, 60])

@@ -1,7 +1,6 @@
 import mmap
 import subprocess
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,31 +8,7 @@ import pytest
 import torch
 from processes import python
 
-from engine.base.errors import LoupeError
-from engine.base.machine import available_memory, cores, gpu_name, is_out_of_memory, processor_name, resolve
-from engine.recipes.recipe import Recipe
-
-
-def test_resolve_chooses_the_device_and_leaves_the_rest() -> None:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    assert resolve(Recipe(learning_rate=0.5)) == Recipe(learning_rate=0.5, device=device)
-
-
-def test_resolve_keeps_what_was_chosen() -> None:
-    chosen = Recipe(name="mine", epochs=7, device="cpu", threads=3, precision="bfloat16")
-    assert resolve(chosen) == chosen
-    assert resolve(replace(chosen, precision="float32")).precision == "float32"
-
-
-def test_what_was_resolved_stays_as_it_is() -> None:
-    resolved = resolve(Recipe())
-    assert resolve(resolved) == resolved
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-def test_a_gpu_that_is_not_there_is_refused() -> None:
-    with pytest.raises(LoupeError, match="device is 'cuda', but no GPU"):
-        resolve(Recipe(device="cuda"))
+from engine.base.machine import available_memory, cores, gpu_name, is_out_of_memory, processor_name
 
 
 def test_a_process_may_use_at_least_one_core() -> None:

@@ -1,6 +1,6 @@
 import pytest
 
-from engine.base.progress import result_of
+from engine.base.progress import run_to_end
 
 
 def test_progress_is_told_and_the_result_returned():
@@ -10,7 +10,7 @@ def test_progress_is_told_and_the_result_returned():
         return "done"
 
     told = []
-    assert result_of(work(), told.append) == "done"
+    assert run_to_end(work(), told.append) == "done"
     assert told == [1, 2]
 
 
@@ -20,4 +20,4 @@ def test_what_goes_wrong_comes_through():
         raise ValueError("no")
 
     with pytest.raises(ValueError, match="no"):
-        result_of(work(), lambda progress: None)
+        run_to_end(work(), lambda progress: None)

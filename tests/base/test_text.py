@@ -2,12 +2,20 @@ import os
 
 import pytest
 
-from engine.base.text import as_text, counted, duration, in_bytes, listed, shown, sure
+from engine.base.text import (
+    escape_undecodable,
+    format_bytes,
+    format_duration,
+    format_probability,
+    join_words,
+    pluralize,
+    printable,
+)
 
 
 @pytest.mark.parametrize(("count", "words"), [(0, "0 files"), (1, "1 file"), (2, "2 files"), (12_345, "12,345 files")])
 def test_one_is_counted_without_an_s(count, words):
-    assert counted(count, "file") == words
+    assert pluralize(count, "file") == words
 
 
 @pytest.mark.parametrize(
@@ -15,8 +23,8 @@ def test_one_is_counted_without_an_s(count, words):
     [([], "nothing"), (["a"], "a"), (["a", "b"], "a and b"), (["a", "b", "c"], "a, b and c"), ([1, 2], "1 and 2")],
 )
 def test_names_are_joined_as_in_a_sentence(names, words):
-    assert listed(names) == words
-    assert listed(iter(names)) == words
+    assert join_words(names) == words
+    assert join_words(iter(names)) == words
 
 
 @pytest.mark.parametrize(
@@ -34,7 +42,7 @@ def test_names_are_joined_as_in_a_sentence(names, words):
     ],
 )
 def test_a_time_is_said_as_people_do(seconds, words):
-    assert duration(seconds) == words
+    assert format_duration(seconds) == words
 
 
 @pytest.mark.parametrize(
@@ -52,15 +60,15 @@ def test_a_time_is_said_as_people_do(seconds, words):
     ],
 )
 def test_bytes_are_said_with_a_unit_that_fits(count, words):
-    assert in_bytes(count) == words
+    assert format_bytes(count) == words
 
 
 def test_a_name_in_a_message_stays_on_one_line_and_steers_no_terminal():
-    assert shown("Füchse 狐.png") == "Füchse 狐.png"
-    assert shown("a\nb\x1b[2J\u202ec") == "a\\nb\\x1b[2J\\u202ec"
-    assert shown("x" * 200) == "x" * 200
-    assert shown("x" * 201) == "x" * 200 + "..."
-    assert shown("\n" * 500).isprintable()
+    assert printable("Füchse 狐.png") == "Füchse 狐.png"
+    assert printable("a\nb\x1b[2J\u202ec") == "a\\nb\\x1b[2J\\u202ec"
+    assert printable("x" * 200) == "x" * 200
+    assert printable("x" * 201) == "x" * 200 + "..."
+    assert printable("\n" * 500).isprintable()
 
 
 @pytest.mark.parametrize(
@@ -77,10 +85,10 @@ def test_a_name_in_a_message_stays_on_one_line_and_steers_no_terminal():
     ],
 )
 def test_only_what_is_certain_is_said_to_be(probability, said):
-    assert sure(probability) == said
+    assert format_probability(probability) == said
 
 
 def test_a_name_that_is_no_text_is_written_as_text():
-    assert as_text("Kätzchen 猫.png") == "Kätzchen 猫.png"
-    assert as_text(os.fsdecode(b"caf\xe9.png")) == "caf\\udce9.png"
-    assert as_text(os.fsdecode(b"caf\xe9.png")).encode() == rb"caf\udce9.png"
+    assert escape_undecodable("Kätzchen 猫.png") == "Kätzchen 猫.png"
+    assert escape_undecodable(os.fsdecode(b"caf\xe9.png")) == "caf\\udce9.png"
+    assert escape_undecodable(os.fsdecode(b"caf\xe9.png")).encode() == rb"caf\udce9.png"

@@ -77,9 +77,9 @@ def answers_among(count: int) -> Callable[[Predictions], dict]:
 def flipped(predictions: Predictions) -> dict:
     """Change eight of the right answers to wrong ones, and three of the wrong ones to right ones."""
     probabilities = predictions.probabilities.copy()
-    for row in np.flatnonzero(predictions.right)[:8]:
+    for row in np.flatnonzero(predictions.correct)[:8]:
         probabilities[row] = np.roll(probabilities[row], 1)
-    for row in np.flatnonzero(~predictions.right)[:3]:
+    for row in np.flatnonzero(~predictions.correct)[:3]:
         probabilities[row] = np.eye(len(predictions.classes))[predictions.labels[row]]
     return {"probabilities": probabilities}
 
@@ -181,7 +181,7 @@ def test_with_mistakes_only_the_diagonal_does_nothing(server: Server, page: Page
     expect(page.locator("td.blank")).to_have_count(10)
     cells = matrix(page)
     wrong = predictions_of(finished)
-    assert sum(cell.images for cell in cells) == int((~wrong.right).sum())
+    assert sum(cell.images for cell in cells) == int((~wrong.correct).sum())
     find(cells, "4", "4").click_centre()
     find(cells, "4", "4").mark.press("Enter")
     wait_until_settled(page)
@@ -352,7 +352,7 @@ def test_a_box_on_the_map_shows_the_mistakes_within(server: Server, page: Page, 
             return { row: mark.__data__.data[0], x: x + width / 2, y: y + height / 2 };
         })"""
     )
-    assert {mistake["row"] for mistake in mistakes} == set(np.flatnonzero(~predictions_of(run).right).tolist())
+    assert {mistake["row"] for mistake in mistakes} == set(np.flatnonzero(~predictions_of(run).correct).tolist())
 
     def within(margin: int) -> set[int]:
         """Return the rows that are in the box, made wider by so many pixels."""
@@ -399,7 +399,7 @@ def test_two_runs_are_compared_image_by_image(server: Server, page: Page, finish
     expect(page.get_by_text(sentence)).to_be_visible()
     expect(tiles(page, "fixed")).to_have_count(3)
     expect(tiles(page, "broken")).to_have_count(8)
-    broken = np.flatnonzero(predictions_of(finished).right)[:8]
+    broken = np.flatnonzero(predictions_of(finished).correct)[:8]
     wait_until_settled(page)
     tiles(page, "broken").nth(5).click()
     wait_for_address(page, "/gallery", run=other.id, image=str(broken[5]), show="all")

@@ -37,7 +37,7 @@ def test_from_the_quick_start_to_a_picture_of_ones_own(server: Server, page: Pag
     wait_for_address(page, "/gallery", run=run.id)
     expect(page.get_by_role("heading", name="Gallery")).to_be_visible()
     predictions = load_predictions(run.predictions("test"))
-    wrong = len(predictions) - int(predictions.right.sum())
+    wrong = len(predictions) - int(predictions.correct.sum())
     expect(page.get_by_text(f"{wrong} mistakes in 360 test images.")).to_be_visible()
     expect(tiles(page)).to_have_count(wrong)
 
@@ -90,7 +90,7 @@ def test_from_the_quick_start_to_a_picture_of_ones_own(server: Server, page: Pag
     # Pictures of one's own: a digit, and what is none.
     follow(page, "Classify")
     wait_for_address(page, "/classify", run=run.id)
-    row = int(np.flatnonzero(predictions.right)[0])
+    row = int(np.flatnonzero(predictions.correct)[0])
     picture = io.BytesIO()
     Image.fromarray(open_dataset("digits").splits["test"].images[predictions.indices[row], ..., 0]).save(picture, "PNG")
     page.locator("input[type=file]").set_input_files(

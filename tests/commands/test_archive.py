@@ -10,7 +10,7 @@ import torch
 from commands.test_command_line import Answer, assert_refused, begin, command
 from processes import folders, python, wait_until
 
-from engine.base.text import in_bytes
+from engine.base.text import format_bytes
 from engine.runs.archive import CHECKPOINT, MANIFEST, TENSORS
 from engine.runs.run import Run, list_runs
 
@@ -59,7 +59,7 @@ def test_a_run_is_archived_and_restored(trained: Run, tmp_path: Path) -> None:
 def test_it_says_so_in_words(trained: Run, tmp_path: Path) -> None:
     file = tmp_path / "run.zip"
     archived = command("archive", trained.id, str(file))
-    assert archived == Answer(0, f"{trained.id}: written to {file} ({in_bytes(file.stat().st_size)})\n", "")
+    assert archived == Answer(0, f"{trained.id}: written to {file} ({format_bytes(file.stat().st_size)})\n", "")
     assert restore(file, tmp_path / "there") == Answer(0, f"{trained.id}: restored, finished\n", "")
 
 

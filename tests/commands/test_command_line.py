@@ -15,11 +15,11 @@ from processes import ending_its_runs, folders, python
 from sklearn import metrics
 
 from engine.base.paths import weights_folder
-from engine.base.text import in_bytes
+from engine.base.text import format_bytes
 from engine.data.catalogue import CATALOGUE
 from engine.data.dataset import open_dataset
 from engine.evaluation.predictions import load_predictions, save_predictions
-from engine.recipes.backbones import BACKBONES, suited
+from engine.recipes.backbones import BACKBONES, rank_for_images
 from engine.recipes.recipe import MODELS, RECIPES, Recipe, change, published
 from engine.runs.records import Preparing, to_line
 from engine.runs.run import Run, create_run
@@ -434,8 +434,8 @@ def test_compare_answers_image_by_image(compared: Compared) -> None:
     ]
     assert (document["first"], document["second"]) == ("first", "second")
     assert (document["split"], document["count"]) == ("test", 360)
-    assert document["fixed"] == first.indices[second.right & ~first.right].tolist()
-    assert document["broken"] == first.indices[first.right & ~second.right].tolist()
+    assert document["fixed"] == first.indices[second.correct & ~first.correct].tolist()
+    assert document["broken"] == first.indices[first.correct & ~second.correct].tolist()
     assert len(document["broken"]) > 20
     assert document["difference"] == pytest.approx(second.accuracy - first.accuracy)
     low, high = document["interval"]
@@ -516,13 +516,13 @@ def test_report_writes_one_page(reported: tuple[Path, dict[str, Answer]], traine
     run = trained.run("json")
     size = path.stat().st_size
     assert answers["json"].document == {"run": run.id, "split": "test", "file": str(path), "bytes": size}
-    right = int(load_predictions(run.predictions("test")).right.sum())
+    right = int(load_predictions(run.predictions("test")).correct.sum())
     page = path.read_text(encoding="utf-8")
     assert page.startswith("<!doctype html>") and page.rstrip().endswith("</html>")
     assert f"{right} of 360 images right" in page
     assert page.count('src="data:image/png;base64,') >= 24
     assert (folder / "text.html").read_text() == page
-    assert answers["text"].stdout == f"{run.id}, test: written to {folder / 'text.html'} ({in_bytes(size)})\n"
+    assert answers["text"].stdout == f"{run.id}, test: written to {folder / 'text.html'} ({format_bytes(size)})\n"
 
 
 def test_report_takes_another_split(reported: tuple[Path, dict[str, Answer]]) -> None:
@@ -661,7 +661,7 @@ def test_models_lists_loupes_own_and_then_torchvisions_that_suit_a_dataset(digit
         assert (answer.code, answer.stderr) == (0, "")
         own, theirs = answer.document[: len(MODELS)], answer.document[len(MODELS) :]
         assert own == [{"name": name, "about": about} for name, about in MODELS.items()]
-        assert [model["name"] for model in theirs] == [each.name for each in suited(shape)]
+        assert [model["name"] for model in theirs] == [each.name for each in rank_for_images(shape)]
         for model in theirs:
             backbone = BACKBONES[model["name"]]
             assert model["about"] == backbone.in_words()

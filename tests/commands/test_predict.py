@@ -18,7 +18,7 @@ from PIL import Image
 from processes import folders, python, wait_until
 
 from engine.__main__ import main
-from engine.base.text import sure
+from engine.base.text import format_probability
 from engine.data.dataset import open_dataset
 from engine.data.download import fetch
 from engine.evaluation.predictions import load_predictions
@@ -112,7 +112,8 @@ def test_predict_answers_in_words(predicted: Predicted) -> None:
     answer = predicted.answers["text"]
     assert (answer.code, answer.stderr) == (0, "")
     expected = [
-        f"{row['file']}: {row['label']} ({sure(row['confidence'])})" for row in predicted.answers["json"].document[:3]
+        f"{row['file']}: {row['label']} ({format_probability(row['confidence'])})"
+        for row in predicted.answers["json"].document[:3]
     ]
     assert answer.stdout.splitlines() == expected
 

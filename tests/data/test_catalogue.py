@@ -16,10 +16,10 @@ from engine.data.catalogue import (
     download_folder,
     download_progress,
     find_source,
-    get,
+    get_dataset,
+    manual_download_help,
     seconds_left,
     title_of,
-    way_out,
 )
 from engine.data.dataset import (
     Split,
@@ -56,11 +56,11 @@ def test_a_fifth_of_each_digit_is_for_testing(digits):
 
 
 def test_getting_yields_progress_and_ends_with_the_dataset(digits_data, monkeypatch):
-    progress = list(get("digits"))
+    progress = list(get_dataset("digits"))
     assert progress
     assert set(progress) == {Progress(0, 0)}  # nothing is downloaded
     here = open_dataset("digits")
-    assert list(get("digits")) == []
+    assert list(get_dataset("digits")) == []
 
     # The same every time: as in the folder that another process prepared.
     monkeypatch.setenv("LOUPE_DATA", str(digits_data))
@@ -72,12 +72,14 @@ def test_getting_tells_what_stopped_it(tmp_path, monkeypatch):
     folder = tmp_path / "occupied" / "data"
     monkeypatch.setenv("LOUPE_DATA", str(folder))
     with pytest.raises(LoupeError) as refused:
-        list(get("digits"))
+        list(get_dataset("digits"))
     assert str(refused.value).startswith(f"{folder} cannot be written (")
     assert "LOUPE_DATA" in str(refused.value)
 
 
-@pytest.mark.parametrize("look_up", [find_source, lambda name: next(get(name)), download_progress, way_out])
+@pytest.mark.parametrize(
+    "look_up", [find_source, lambda name: next(get_dataset(name)), download_progress, manual_download_help]
+)
 def test_an_unknown_name_is_answered_with_the_known_ones(colours, look_up):
     with pytest.raises(LoupeError) as refused:
         look_up("mnits")
@@ -93,7 +95,7 @@ def test_a_name_that_is_a_way_to_a_folder_is_unknown(digits, name):
     elsewhere.mkdir(exist_ok=True)
     (elsewhere / "dataset.json").write_text("{}")
     with pytest.raises(LoupeError, match="There is no dataset"):
-        list(get(name))
+        list(get_dataset(name))
 
 
 def test_a_dataset_of_ones_own_has_no_source_to_download_from(colours):
@@ -176,7 +178,7 @@ def test_datasets_of_ones_own_come_after_the_catalogue(make_colours, digits):
         },
     ]
     assert [title_of(name) for name in ("zebras", "digits", "gone")] == ["zebras", "Digits", "gone"]
-    assert list(get("zebras")) == []
+    assert list(get_dataset("zebras")) == []
 
 
 def test_files_that_an_import_left_out_are_counted():
@@ -273,7 +275,7 @@ def test_getting_tells_bytes_and_seconds_left_while_they_come(monkeypatch):
         for variable in ("no_proxy", "NO_PROXY"):
             monkeypatch.delenv(variable, raising=False)
         monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{server.server_port}")
-        getting = get("kmnist")  # of an address without encryption, so that the stand-in can answer for it
+        getting = get_dataset("kmnist")  # of an address without encryption, so that the stand-in can answer for it
         try:
             one = next(progress for progress in getting if progress.done == 1 << 20)
             steps[0].set()

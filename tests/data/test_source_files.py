@@ -4,7 +4,7 @@ from picture_files import encode, import_pictures, noise, png, write
 from PIL import Image
 
 from engine.data.dataset import Dataset
-from engine.data.source_files import open_origins, original_sizes, read_bad_files
+from engine.data.source_files import open_source_files, original_sizes, read_bad_files
 
 PICTURES = {
     "a/1.png": encode(Image.new("RGBA", (31, 11))),
@@ -29,7 +29,7 @@ def imported(tmp_path) -> Dataset:
 
 
 def test_each_image_knows_the_file_that_it_came_from_without_the_bad_ones(imported):
-    origins = open_origins(imported, "train")
+    origins = open_source_files(imported, "train")
     assert len(origins) == len(imported.splits["train"]) == len(EXPECTED)
     for row, (file, width, height, mode) in enumerate(EXPECTED):
         about = {"file": file, "bytes": len(PICTURES[file]), "width": width, "height": height, "mode": mode}
@@ -43,6 +43,6 @@ def test_each_image_knows_the_file_that_it_came_from_without_the_bad_ones(import
 
 
 def test_images_that_came_from_no_files_have_no_origins(colours):
-    assert open_origins(colours, "train") is None
+    assert open_source_files(colours, "train") is None
     assert original_sizes(colours) is None
     assert read_bad_files(colours) == []

@@ -4,14 +4,14 @@ import torch
 
 from engine.base.errors import LoupeError
 from engine.data.dataset import Dataset, Split, open_dataset, save_dataset
-from engine.data.splits import hold_back, require_all_classes
+from engine.data.splits import require_all_classes, train_validation_indices
 from engine.recipes.recipe import Recipe
 
 
 @pytest.mark.parametrize(("count", "share", "seed"), [(1437, 0.1, 42), (60_000, 1 / 6, 0), (10, 0.25, 7)])
 def test_hold_back_draws_as_random_split(make_colours, count: int, share: float, seed: int) -> None:
     dataset = make_colours(train=count, height=1, width=1)
-    train_indices, val_indices = hold_back(dataset, Recipe(validation_share=share, split_seed=seed))
+    train_indices, val_indices = train_validation_indices(dataset, Recipe(validation_share=share, split_seed=seed))
     held = round(count * share)
     expected = torch.utils.data.random_split(
         range(count), [count - held, held], generator=torch.Generator().manual_seed(seed)
@@ -21,7 +21,7 @@ def test_hold_back_draws_as_random_split(make_colours, count: int, share: float,
 
 
 def test_nothing_is_held_back_without_a_share(make_colours) -> None:
-    train_indices, val_indices = hold_back(make_colours(train=5), Recipe())
+    train_indices, val_indices = train_validation_indices(make_colours(train=5), Recipe())
     assert train_indices.tolist() == [0, 1, 2, 3, 4]
     assert val_indices.tolist() == []
 
@@ -29,7 +29,7 @@ def test_nothing_is_held_back_without_a_share(make_colours) -> None:
 @pytest.mark.parametrize(("count", "share"), [(1437, 0.0001), (2, 0.9)])
 def test_a_share_that_leaves_nothing_is_refused(make_colours, count: int, share: float) -> None:
     with pytest.raises(LoupeError, match=rf"validation_share is {share:g}, .* {count} training images"):
-        hold_back(make_colours(train=count, height=1, width=1), Recipe(validation_share=share))
+        train_validation_indices(make_colours(train=count, height=1, width=1), Recipe(validation_share=share))
 
 
 def lacking(train: list[int], **others: list[int]) -> Dataset:
@@ -43,7 +43,7 @@ def lacking(train: list[int], **others: list[int]) -> Dataset:
 
 
 def check(recipe: Recipe, dataset: Dataset) -> None:
-    require_all_classes(dataset, recipe, *hold_back(dataset, recipe))
+    require_all_classes(dataset, recipe, *train_validation_indices(dataset, recipe))
 
 
 @pytest.mark.parametrize(("split", "what"), [("test", "3 test images"), ("val", "3 validation images")])
@@ -61,7 +61,7 @@ def test_a_class_whose_images_are_all_held_back_is_refused() -> None:
     refused, taught = 0, 0
     for seed in range(20):
         chosen = Recipe(validation_share=0.5, split_seed=seed)
-        if 0 in hold_back(dataset, chosen)[0]:
+        if 0 in train_validation_indices(dataset, chosen)[0]:
             taught += 1
             check(chosen, dataset)
             continue

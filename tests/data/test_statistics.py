@@ -6,7 +6,7 @@ import pytest
 
 from engine.data import statistics
 from engine.data.dataset import Dataset, Split, open_dataset, save_dataset
-from engine.data.statistics import average_class, mean_and_deviation, pixel_levels
+from engine.data.statistics import average_class, mean_and_std, pixel_levels
 
 MakeSet = Callable[..., Dataset]
 
@@ -47,19 +47,19 @@ def test_levels_are_counted_as_numpy_does_whatever_the_blocks(make_set, channels
 
 def test_mean_and_deviation_are_numpys(make_set):
     dataset = make_set()
-    mean, deviation = mean_and_deviation(pixel_levels(dataset))
+    mean, std = mean_and_std(pixel_levels(dataset))
     values = dataset.splits["train"].images.astype(np.float64) / 255
     np.testing.assert_allclose(mean, values.mean(axis=(0, 1, 2)), rtol=1e-12)
-    np.testing.assert_allclose(deviation, values.std(axis=(0, 1, 2)), rtol=1e-9)
+    np.testing.assert_allclose(std, values.std(axis=(0, 1, 2)), rtol=1e-9)
 
 
 @pytest.mark.parametrize("level", [0, 77, 255])
 def test_the_deviation_of_blank_images_is_0(level):
     levels = np.zeros((1, 256), np.int64)
     levels[0, level] = 123_456_789
-    mean, deviation = mean_and_deviation(levels)
+    mean, std = mean_and_std(levels)
     assert mean == pytest.approx(level / 255)
-    assert deviation == 0
+    assert std == 0
 
 
 def test_levels_are_kept_beside_the_dataset(make_set):
@@ -118,9 +118,9 @@ def test_mean_and_deviation_of_a_class_are_numpys(make_set, channels, block_byte
     split = dataset.splits["train"]
     images = split.images[split.labels == label].astype(np.float64)
     average = average_class(dataset, "train", label)
-    assert average.mean.shape == average.deviation.shape == (6, 4, channels)
+    assert average.mean.shape == average.std.shape == (6, 4, channels)
     np.testing.assert_allclose(average.mean, images.mean(axis=0), rtol=1e-6)
-    np.testing.assert_allclose(average.deviation, images.std(axis=0), rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(average.std, images.std(axis=0), rtol=1e-5, atol=1e-4)
     assert average.variation == pytest.approx(np.sqrt(images.var(axis=0).mean()))
     assert average.used == average.count == len(images)
 
@@ -136,7 +136,7 @@ def test_images_that_are_all_alike_do_not_vary():
     save_dataset("blank", ("a", "b"), {"train": Split(images, np.arange(30) % 2)}, "generated")
     average = average_class(open_dataset("blank"), "train", 1)
     assert (average.mean == 201).all()
-    assert (average.deviation == 0).all()
+    assert (average.std == 0).all()
     assert average.variation == 0
 
 
@@ -175,7 +175,7 @@ def test_large_images_are_made_smaller_by_the_mean_of_squares(make_set, height, 
             small[:, row, column] = square.mean(axis=(1, 2))
     assert average.mean.shape == (*shape, 3)
     np.testing.assert_allclose(average.mean, small.mean(axis=0), rtol=1e-5)
-    np.testing.assert_allclose(average.deviation, small.std(axis=0), rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(average.std, small.std(axis=0), rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 200), (200, 1)])

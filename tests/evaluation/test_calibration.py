@@ -64,7 +64,7 @@ def predictions(request: pytest.FixtureRequest) -> Predictions:
 @pytest.mark.parametrize("bins", [1, 5, 15])
 def test_bins_are_those_of_scikit_learn(predictions, bins):
     confidence = predictions.confidence.astype(np.float64).clip(0, 1)
-    accuracies, confidences = calibration_curve(predictions.right, confidence, n_bins=bins, pos_label=True)
+    accuracies, confidences = calibration_curve(predictions.correct, confidence, n_bins=bins, pos_label=True)
     found = reliability(predictions, bins)
     assert [each.accuracy for each in found] == pytest.approx(accuracies)
     assert [each.confidence for each in found] == pytest.approx(confidences)
@@ -96,7 +96,7 @@ def test_the_calibration_error_is_the_mean_gap_weighted_by_images(predictions):
     for step in range(15):
         inside = (confidence > step / 15) & (confidence <= (step + 1) / 15)
         if inside.any():
-            expected += abs(predictions.right[inside].sum() - confidence[inside].sum()) / len(predictions)
+            expected += abs(predictions.correct[inside].sum() - confidence[inside].sum()) / len(predictions)
     assert expected_calibration_error(predictions) == pytest.approx(expected)
 
 
@@ -205,7 +205,7 @@ def test_coverage_goes_from_the_surest_images_to_all(predictions):
     curve = coverage(predictions, most=10_000)
     assert [point.threshold for point in curve] == sorted(set(predictions.confidence.tolist()), reverse=True)
     assert all(point == answered_above(predictions, point.threshold) for point in curve)
-    assert (curve[-1].answered, curve[-1].right) == (len(predictions), predictions.right.sum())
+    assert (curve[-1].answered, curve[-1].right) == (len(predictions), predictions.correct.sum())
 
 
 def test_images_of_equal_confidence_are_answered_together():

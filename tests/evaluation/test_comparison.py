@@ -43,8 +43,8 @@ def with_flips(fixed: int, broken: int, count: int) -> Comparison:
 def test_two_runs_are_compared_image_by_image():
     first, second = random_pair()
     comparison = compare(first, second)
-    fixed = [row for row in range(300) if second.right[row] and not first.right[row]]
-    broken = [row for row in range(300) if first.right[row] and not second.right[row]]
+    fixed = [row for row in range(300) if second.correct[row] and not first.correct[row]]
+    broken = [row for row in range(300) if first.correct[row] and not second.correct[row]]
     assert len(fixed) > len(broken) > 10
     assert comparison.fixed.tolist() == fixed
     assert comparison.broken.tolist() == broken
@@ -339,8 +339,8 @@ def test_a_comparison_is_plain_data():
         "difference": comparison.difference,
         "interval": list(comparison.interval),
         "p_value": comparison.p_value,
-        "fixed": np.flatnonzero(second.right & ~first.right).tolist(),
-        "broken": np.flatnonzero(first.right & ~second.right).tolist(),
+        "fixed": np.flatnonzero(second.correct & ~first.correct).tolist(),
+        "broken": np.flatnonzero(first.correct & ~second.correct).tolist(),
     }
 
 

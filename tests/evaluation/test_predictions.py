@@ -43,12 +43,12 @@ def test_the_margin_is_between_the_most_probable_class_and_the_next(predictions)
 def test_some_images_keep_what_was_answered_for_them():
     predictions = random_predictions()
     rows = np.array([7, 3, 150])
-    some = predictions.only(rows)
+    some = predictions.subset(rows)
     assert some.labels.tolist() == predictions.labels[rows].tolist()
     assert some.indices.tolist() == predictions.indices[rows].tolist()
-    assert some.right.tolist() == predictions.right[rows].tolist()
+    assert some.correct.tolist() == predictions.correct[rows].tolist()
     assert (some.classes, some.split, len(some)) == (predictions.classes, "test", 3)
-    assert predictions.only(predictions.right).accuracy == 1.0
+    assert predictions.subset(predictions.correct).accuracy == 1.0
 
 
 def test_a_probability_of_zero_for_the_truth_is_a_large_loss_and_not_an_endless_one():

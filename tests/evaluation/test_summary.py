@@ -15,7 +15,7 @@ def predictions(request: pytest.FixtureRequest) -> Predictions:
 
 def test_an_evaluation_sums_up(predictions):
     document = evaluation("a-run", predictions)
-    right, count = int(predictions.right.sum()), len(predictions)
+    right, count = int(predictions.correct.sum()), len(predictions)
     assert (document["run"], document["split"], document["count"]) == ("a-run", "test", count)
     assert document["accuracy"] == right / count
     assert document["accuracy_interval"] == list(wilson_interval(right, count))

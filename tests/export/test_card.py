@@ -9,7 +9,7 @@ import pytest
 from damage import change_predictions
 from exports import HOSTILE
 
-from engine.base.text import shown
+from engine.base.text import printable
 from engine.data.dataset import delete_dataset
 from engine.evaluation.metrics import wilson_interval
 from engine.evaluation.predictions import load_predictions, save_predictions
@@ -115,9 +115,9 @@ def test_names_are_shown_as_the_text_that_they_are(copied) -> None:
     text = card(run)
     assert text.isprintable() or not [each for each in text if not each.isprintable() and each != "\n"]
     (line,) = re.findall(r"^Classes \(3\): (.*)\.$", text, re.MULTILINE)
-    assert unescaped(line) == ", ".join(shown(name) for name in HOSTILE)
+    assert unescaped(line) == ", ".join(printable(name) for name in HOSTILE)
     (line,) = re.findall(r"^- Recognised least: (.*)\.$", text, re.MULTILINE)
-    assert all(shown(name) in unescaped(line) for name in HOSTILE)
+    assert all(printable(name) in unescaped(line) for name in HOSTILE)
     assert re.findall("^#+ .*", text, re.MULTILINE) == ["# convnet on colours"] + [
         f"## {name}" for name in sections(text)
     ]
@@ -128,7 +128,7 @@ def test_settings_cannot_break_out_of_their_table(grey: Run) -> None:
     grey.write_recipe(change(grey.recipe, {"weights": weights, "freeze": "backbone"}))
     rows = sections(card(Run(grey.path)))["Settings"].strip().splitlines()
     (row,) = [row for row in rows if row.startswith("| weights |")]
-    assert unescaped(row[len("| weights | ") : -2]) == shown(weights)
+    assert unescaped(row[len("| weights | ") : -2]) == printable(weights)
     assert all(len(re.findall(r"(?<!\\)\|", row)) == 3 for row in rows)
 
 

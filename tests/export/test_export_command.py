@@ -8,7 +8,7 @@ from commands.test_command_line import Answer, assert_refused, begin, command, f
 from exports import left_in
 from processes import python
 
-from engine.base.text import in_bytes
+from engine.base.text import format_bytes
 from engine.inference.classifier import load_classifier
 
 DIFFERENCE = r"the largest difference in probability from the run's own answers is \d\.\de-\d\d"
@@ -19,7 +19,7 @@ def test_a_run_is_exported_to_a_file(run_of, at, tmp_path: Path) -> None:
     done = command("export", run.id, "--format", "onnx", str(file))
     assert done.code == 0, done.stderr
     written, proof = done.stdout.splitlines()
-    assert written == f"written: {file} ({in_bytes(file.stat().st_size)})"
+    assert written == f"written: {file} ({format_bytes(file.stat().st_size)})"
     assert re.match(rf"On 100 test images of digits, .*: {DIFFERENCE}, and 0 of 116 answers are different\.$", proof)
     assert done.stderr == "writing model.onnx\nproving it in a process without Loupe\n"
     assert left_in(tmp_path) == ["digits.onnx"]

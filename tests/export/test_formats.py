@@ -118,7 +118,7 @@ def test_the_bare_weights_fit_the_network_that_they_are_of(export_of) -> None:
     model = get_model("resnet18", num_classes=len(about["classes"])).eval()
     model.load_state_dict(load_file(exported.folder / "weights.safetensors"))
     images = np.random.randint(0, 256, (4, *preprocessing["shape"]), np.uint8)
-    seen = torch.from_numpy(images / 255 - preprocessing["mean"]) / torch.tensor(preprocessing["deviation"])
+    seen = torch.from_numpy(images / 255 - preprocessing["mean"]) / torch.tensor(preprocessing["std"])
     with torch.inference_mode():
         found = model(seen.permute(0, 3, 1, 2).float()).softmax(dim=1)
     np.testing.assert_allclose(found, answers(load_classifier(exported.run), images), rtol=0, atol=1e-4)

@@ -14,9 +14,9 @@ from sklearn import metrics
 
 from engine.audit.inspection import inspect
 from engine.base.errors import LoupeError
-from engine.base.progress import result_of
+from engine.base.progress import run_to_end
 from engine.data.dataset import Dataset, Split, open_dataset, save_dataset
-from engine.data.source_files import OriginsWriter
+from engine.data.source_files import SourceFilesWriter
 from engine.evaluation.calibration import answered_above, at_temperature, expected_calibration_error, fit_temperature
 from engine.evaluation.metrics import most_confused, wilson_interval
 from engine.evaluation.predictions import Predictions, load_predictions
@@ -107,7 +107,7 @@ def decoded(url: str) -> Image.Image:
 
 
 def test_the_headline_has_its_denominators(page: Page, trained: Run, test_answers: Predictions) -> None:
-    head, right = page.sections[""], int(test_answers.right.sum())
+    head, right = page.sections[""], int(test_answers.correct.sum())
     low, high = wilson_interval(right, 360)
     assert 0 < right < 360
     assert head.startswith(f"{trained.id} convnet on digits, 360 test images. Trained on ")
@@ -253,8 +253,8 @@ def test_the_highest_losses_are_pictures_of_those_very_images(
     section = page.sections["Highest loss"]
     assert section.startswith("Highest loss The 24 images of 360 whose true class got the least probability")
     frames = [attrs["class"] for attrs in page.all("figure")[-24:]]
-    assert frames == ["right" if test_answers.right[row] else "wrong" for row in worst]
-    wrong = next(row for row in worst if not test_answers.right[row])
+    assert frames == ["right" if test_answers.correct[row] else "wrong" for row in worst]
+    wrong = next(row for row in worst if not test_answers.correct[row])
     true, answer = (test_answers.classes[label[wrong]] for label in (test_answers.labels, test_answers.predicted))
     assert f"{true} → {answer} {test_answers.confidence[wrong]:.1%} no. {test_answers.indices[wrong]}" in section
 
@@ -375,7 +375,7 @@ def test_names_of_classes_are_text_whatever_they_are(trained: Run, test_answers:
 
 
 def test_names_of_files_and_runs_are_text_whatever_they_are(colours: Dataset) -> None:
-    files = OriginsWriter(colours.folder, "test")
+    files = SourceFilesWriter(colours.folder, "test")
     files.write([(f'cats/{HOSTILE}/"><img src=x>{index}.png', 10, 10, 12, "RGB") for index in range(30)])
     files.close()
     run = run_of(dataset="colours")
@@ -452,7 +452,7 @@ def test_rows_of_a_table_are_called_rows() -> None:
 
 
 def test_a_run_without_mistakes_says_so(trained: Run, test_answers: Predictions, digits: Dataset) -> None:
-    right = test_answers.only(test_answers.right)
+    right = test_answers.subset(test_answers.correct)
     page = page_of(trained, right, digits)
     assert page.sections["Most confused"] == f"Most confused There is not one mistake in these {len(right)} images."
     assert f"Mistakes 0 of {len(right)}" in page.text
@@ -484,9 +484,9 @@ def test_copies_in_the_training_set_are_counted_out() -> None:
         f"Without copies 80.00% (16 of 20, 95% interval {low:.2%} to {high:.2%}), when the 5 images are left out that "
         "have an equal or nearly equal one in the training set"
     ) in page_of(run, predictions, dataset).text
-    only_copies = predictions.only(np.arange(5))
+    only_copies = predictions.subset(np.arange(5))
     for others in (
-        predictions.only(np.arange(5, 25)),
+        predictions.subset(np.arange(5, 25)),
         only_copies,
         replace(predictions, split="val", stored_in="train"),
     ):
@@ -495,7 +495,7 @@ def test_copies_in_the_training_set_are_counted_out() -> None:
 
 
 def inspect_fully(dataset: Dataset) -> list[int]:
-    return result_of(inspect(dataset), lambda progress: None).leaked_test(0)
+    return run_to_end(inspect(dataset), lambda progress: None).leaked_test(0)
 
 
 def test_a_report_is_written_and_replaced(trained: Run, test_answers: Predictions, tmp_path: Path) -> None:

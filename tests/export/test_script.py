@@ -21,7 +21,7 @@ from engine.base.paths import PROJECT_ROOT, data_root, weights_folder
 from engine.data.catalogue import CATALOGUE
 from engine.data.dataset import Dataset, Split, delete_dataset, open_dataset, save_dataset
 from engine.data.download import fetch
-from engine.data.splits import hold_back, validation_split
+from engine.data.splits import train_validation_indices, validation_split
 from engine.evaluation.predictions import load_predictions
 from engine.export.script import script_of
 from engine.networks.augment import augment
@@ -133,7 +133,7 @@ def assert_trains_the_same(text: str, chosen: Recipe) -> None:
 
 def _assert_same_data(training: Training, dataset: Dataset, names: dict[str, Any]) -> None:
     """Which images, in which order, and what the network sees of them."""
-    train, val = hold_back(dataset, training.recipe)
+    train, val = train_validation_indices(dataset, training.recipe)
     chosen = {"train": ("train", train), "val": (validation_split(dataset), val)}
     if "test" in dataset.splits:
         chosen["test"] = ("test", torch.arange(len(dataset.splits["test"])))

@@ -19,7 +19,7 @@ from PIL import Image
 from screen import open_page, show
 
 from engine.base.paths import PROJECT_ROOT
-from engine.base.text import sure
+from engine.base.text import format_probability
 from engine.export.standalone import merged_imports, predict_program, without_imports
 from engine.images import ink, pixels
 from engine.images.pictures import open_picture
@@ -173,7 +173,7 @@ def test_a_line_for_each_says_the_label_and_how_sure_it_is(files: list[str], exp
     (tmp_path / "a.png").write_bytes(Path(files[0]).read_bytes())
     (row,) = app_answers(exported.run, [files[0]])
     ended = predict(exported, "a.png", cwd=tmp_path)
-    assert ended == Ended(0, f"a.png: {row['label']} ({sure(row['confidence'])})\n", "")
+    assert ended == Ended(0, f"a.png: {row['label']} ({format_probability(row['confidence'])})\n", "")
 
 
 def test_a_bad_file_is_told_of_and_the_others_are_classified(files: list[str], export_of, tmp_path: Path) -> None:

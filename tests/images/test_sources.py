@@ -8,7 +8,7 @@ from picture_files import CRC, FLAGS, SIZE, assert_sentences, change_entry, pack
 
 from engine.base.errors import LoupeError
 from engine.images.pictures import MAX_FILE_BYTES
-from engine.images.sources import Archive, File, Folder, HarmfulSourceError, find, open_source, uploads_root
+from engine.images.sources import Archive, File, Folder, UnsafeSourceError, find, open_source, uploads_root
 from engine.importing.plan import Request, check_request
 
 FILES = {"cats/1.png": b"one", "cats/more/2.png": b"second", "dogs/3.png": b""}
@@ -202,7 +202,7 @@ def test_a_file_that_unpacks_to_more_than_it_claims_makes_the_whole_archive_harm
     change_entry(path, "1.png", SIZE, 10)
     source = open_source(path)
     (file,) = source.files()
-    with pytest.raises(HarmfulSourceError):
+    with pytest.raises(UnsafeSourceError):
         source.read(file.place)
     source.close()
 

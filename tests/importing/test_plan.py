@@ -22,7 +22,7 @@ from PIL import Image
 
 from engine.base.errors import LoupeError
 from engine.base.paths import data_root
-from engine.base.text import in_bytes
+from engine.base.text import format_bytes
 from engine.data.dataset import prepared_root
 from engine.importing.plan import Progress, Request, check_request, plan_import
 from engine.importing.write import import_dataset
@@ -264,7 +264,10 @@ def test_what_is_needed_and_free_on_the_disk_is_told(pets):
     plan, _ = understand(pets)
     assert 8 * 5 * 6 * 3 <= plan.bytes_needed <= 8 * (5 * 6 * 3 + 1000)
     assert plan.bytes_free > plan.bytes_needed
-    assert f"This takes {in_bytes(plan.bytes_needed)} of the {in_bytes(plan.bytes_free)} that" in plan.in_words()[2]
+    assert (
+        f"This takes {format_bytes(plan.bytes_needed)} of the {format_bytes(plan.bytes_free)} that"
+        in plan.in_words()[2]
+    )
 
 
 def test_a_set_that_does_not_fit_on_the_disk_is_refused_before_it_is_begun(pets, monkeypatch):

@@ -27,7 +27,7 @@ from engine.inference.classify_job import (
     find_job,
     jobs_root,
     read_picture,
-    rows_of,
+    read_rows,
     start_job,
 )
 from engine.inference.novelty import open_novelty
@@ -82,7 +82,7 @@ def finish(name: str) -> Job:
 
 
 def wait_for_rows(name: str, count: int = 3) -> None:
-    wait_until(lambda: len(rows_of(name)) >= count)
+    wait_until(lambda: len(read_rows(name)) >= count)
 
 
 def left_behind() -> list[Path]:
@@ -99,7 +99,7 @@ def test_a_job_answers_as_the_loop_does_and_is_found_by_its_id(run: Run, picture
     job = finish(name)
     assert (job.error, job.was_cancelled, job.done, job.total, job.passed_over) == (None, False, 13, 13, 1)
     expected = [answer.as_row() for answer in classify_all(load_classifier(run), Pictures([str(pictures)]))]
-    rows = rows_of(name)
+    rows = read_rows(name)
     assert [f"{pictures.parent}/{row['file']}" for row in rows] == [row["file"] for row in expected]
     for row, plain in zip(rows, expected, strict=True):
         assert row.keys() == plain.keys()  # no features were computed, so nothing is told of distances
@@ -108,8 +108,8 @@ def test_a_job_answers_as_the_loop_does_and_is_found_by_its_id(run: Run, picture
         }
         assert row.get("confidence") == pytest.approx(plain.get("confidence"), abs=1e-6)
     # Whatever process asks, by the id alone.
-    names = "from engine.inference.classify_job import find_job, rows_of"
-    asking = f"import sys; {names}; print(find_job(sys.argv[1]), len(rows_of(sys.argv[1])))"
+    names = "from engine.inference.classify_job import find_job, read_rows"
+    asking = f"import sys; {names}; print(find_job(sys.argv[1]), len(read_rows(sys.argv[1])))"
     with python("-c", asking, name, stdout=subprocess.PIPE) as other:
         assert other.communicate()[0] == f"{job} 13\n"
 
@@ -118,7 +118,7 @@ def test_progress_is_told_and_rows_are_read_as_they_come(run: Run, many: Path, l
     name = start_job(run, [str(many)], [], normalize=True)
     seen = []
     while len(seen) < 5:
-        job, rows = job_of(name), rows_of(name)
+        job, rows = job_of(name), read_rows(name)
         assert (job.is_active, job.error, job.total) in ((True, None, 0), (True, None, 5000))
         if rows and (not seen or len(rows) > seen[-1]):
             assert [row["file"] for row in rows] == [f"many/{number:05}.png" for number in range(len(rows))]
@@ -132,10 +132,10 @@ def test_progress_is_told_and_rows_are_read_as_they_come(run: Run, many: Path, l
 def test_half_a_line_at_the_end_is_not_read(run: Run, pictures: Path) -> None:
     name = start_job(run, [str(pictures / "bad.png")], [], normalize=True)
     finish(name)
-    (row,) = rows_of(name)
+    (row,) = read_rows(name)
     with (jobs_root() / name / "rows.jsonl").open("ab") as file:
         file.write(json.dumps(row | {"file": "\u2028 next"}, ensure_ascii=False).encode()[:-5])
-    assert rows_of(name) == [row]
+    assert read_rows(name) == [row]
 
 
 def test_a_cancelled_job_keeps_its_answers_so_far(run: Run, many: Path, launched) -> None:
@@ -145,7 +145,7 @@ def test_a_cancelled_job_keeps_its_answers_so_far(run: Run, many: Path, launched
     job = finish(name)
     assert (job.was_cancelled, job.error, job.total) == (True, None, 5000)
     assert 3 <= job.done < 5000
-    assert len(rows_of(name)) == job.done
+    assert len(read_rows(name)) == job.done
     assert launched.latest.wait() == 0
 
 
@@ -156,10 +156,10 @@ def test_a_killed_job_says_so_and_keeps_its_answers(run: Run, many: Path, launch
     job = finish(name)
     assert (job.error, job.was_cancelled) == (KILLED, False)
     assert_sentences(KILLED)
-    assert len(rows_of(name)) >= 3
+    assert len(read_rows(name)) >= 3
     cancel_job(name)
     delete_job(name)
-    assert (find_job(name), rows_of(name), left_behind()) == (None, [], [])
+    assert (find_job(name), read_rows(name), left_behind()) == (None, [], [])
 
 
 @pytest.mark.parametrize("rows", [0, 3])
@@ -179,7 +179,7 @@ def test_a_run_that_is_deleted_meanwhile_is_said(run: Run, pictures: Path) -> No
     job = finish(name)
     assert job.error is not None
     assert f"There is no run {run.id!r}" in job.error
-    assert (job.done, rows_of(name)) == (0, [])
+    assert (job.done, read_rows(name)) == (0, [])
 
 
 def test_an_error_that_was_not_expected_is_told_with_its_place(run: Run, pictures: Path) -> None:
@@ -222,7 +222,7 @@ def test_uploads_are_kept_under_names_of_our_own_and_told_under_theirs(run: Run,
     assert len(kept) == len(HOSTILE)
     assert all(path.name.isalnum() or path.name.partition(".")[2] == "png" for path in kept)
     job = finish(name)
-    rows = rows_of(name)
+    rows = read_rows(name)
     assert [row["file"] for row in rows] == list(HOSTILE.values())
     assert all("error" not in row for row in rows)
     assert rows[-1]["true"] == "1"
@@ -238,7 +238,7 @@ def test_a_zip_that_was_uploaded_is_called_as_it_was(run: Run, pictures: Path, t
     with packed.open("rb") as content:
         name = start_job(run, [str(pictures)], [("my digits.zip", content)], normalize=True)
     job = finish(name)
-    folder, first, second = rows_of(name)
+    folder, first, second = read_rows(name)
     assert (first["file"], first["true"], "error" in first) == ("my digits.zip/1/a.png", "1", False)
     assert (second["file"], "error" in second) == ("my digits.zip/b.png", True)
     assert read_picture(job, first["file"]) == one.read_bytes()
@@ -249,7 +249,7 @@ def test_uploads_of_one_name_are_told_apart(run: Run) -> None:
     files = [png(seed, 8, 8, 1) for seed in range(3)]
     name = start_job(run, [], [("image.png", io.BytesIO(content)) for content in files], normalize=True)
     job = finish(name)
-    names = [row["file"] for row in rows_of(name)]
+    names = [row["file"] for row in read_rows(name)]
     assert names == ["image.png", "image (2).png", "image (3).png"]
     assert [read_picture(job, each) for each in names] == files
 
@@ -272,7 +272,7 @@ def test_pictures_at_a_path_are_found_again_by_their_names(
     write(tmp_path / "pets", files)
     name = start_job(run, [f"{tmp_path}/{path}"], [], normalize=True)
     job = finish(name)
-    told = [row["file"] for row in rows_of(name)]
+    told = [row["file"] for row in read_rows(name)]
     assert told == [each.replace("FOLDER", str(tmp_path)) for each in names]
     for each in told:
         content = next((content for file, content in files.items() if each.endswith(file)), None)
@@ -288,7 +288,7 @@ def test_a_selection_without_pictures_is_one_row(run: Run, tmp_path: Path) -> No
     (tmp_path / "empty").mkdir()
     name = start_job(run, [str(tmp_path / "empty")], [], normalize=True)
     job = finish(name)
-    (row,) = rows_of(name)
+    (row,) = read_rows(name)
     assert (job.done, job.total, job.error) == (1, 1, None)
     assert row["error"].startswith("There is no picture in it")
 
@@ -348,7 +348,7 @@ def test_distances_are_told_once_features_are_there(run: Run, pictures: Path, tm
     write(pictures, {"noise.png": noise})
     name = start_job(run, [str(pictures)], [], normalize=False)
     finish(name)
-    rows = {Path(row["file"]).name: row for row in rows_of(name)}
+    rows = {Path(row["file"]).name: row for row in read_rows(name)}
     assert "distance" not in rows.pop("bad.png")
     threshold = novelty.threshold().distance
     for answer in classify_all(load_classifier(run), Pictures([str(pictures)]), normalize=False):
@@ -367,17 +367,17 @@ def test_without_its_dataset_a_job_answers_without_distances(run: Run, pictures:
     name = start_job(run, [str(many)], [], normalize=True)
     wait_for_rows(name)
     shutil.rmtree(open_dataset("digits").folder)
-    wait_until(lambda: "distance" not in rows_of(name)[-1])
+    wait_until(lambda: "distance" not in read_rows(name)[-1])
     cancel_job(name)
     assert finish(name).error is None
-    rows = rows_of(name)
+    rows = read_rows(name)
     assert "distance" in rows[0]
     assert all("label" in row for row in rows)
 
     name = start_job(run, [str(pictures)], [], normalize=True)
     job = finish(name)
     assert (job.error, job.done) == (None, 13)
-    assert not any("distance" in row for row in rows_of(name))
+    assert not any("distance" in row for row in read_rows(name))
 
 
 def test_a_folder_of_runs_that_cannot_be_made_is_said(run: Run, digits_data: Path, tmp_path: Path) -> None:

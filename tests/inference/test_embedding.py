@@ -7,7 +7,7 @@ from sklearn.datasets import load_digits
 from sklearn.manifold import trustworthiness
 
 from engine.base.errors import LoupeError
-from engine.base.progress import result_of
+from engine.base.progress import run_to_end
 from engine.inference.embedding import Placing, load_places, pca, save_places, tsne
 
 DIGITS = load_digits().data[:360].astype(np.float32)
@@ -15,7 +15,7 @@ DIGITS = load_digits().data[:360].astype(np.float32)
 
 def placed(features: np.ndarray) -> tuple[np.ndarray, list[Placing]]:
     told: list[Placing] = []
-    return result_of(tsne(features), told.append), told
+    return run_to_end(tsne(features), told.append), told
 
 
 def random(count: int, width: int, seed: int = 0) -> np.ndarray:

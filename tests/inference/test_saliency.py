@@ -156,8 +156,8 @@ def test_input_gradients_are_those_of_small_steps() -> None:
 
 def of_rows() -> Classifier:
     torch.manual_seed(0)
-    deviation = (0.5, 2.0, 10.0, 1.0)
-    return Classifier(build_model("mlp", (4,), 3), Preprocessing((4,), (1.0, -1.0, 0.0, 5.0), deviation, tuple("abc")))
+    std = (0.5, 2.0, 10.0, 1.0)
+    return Classifier(build_model("mlp", (4,), 3), Preprocessing((4,), (1.0, -1.0, 0.0, 5.0), std, tuple("abc")))
 
 
 def test_gradients_of_a_row_are_those_of_small_steps_with_their_signs() -> None:

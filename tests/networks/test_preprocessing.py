@@ -45,12 +45,12 @@ def test_scaling_is_that_of_torchvision(scaling, channels):
 
     images = random_images(channels=channels)
     preprocessing = preprocessing_for(dataset_of(images), scaling)
-    mean, deviation = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    mean, std = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
     if channels == 1:  # of grey images, what is between theirs
-        mean, deviation = [np.mean(mean)], [np.mean(deviation)]
+        mean, std = [np.mean(mean)], [np.mean(std)]
     theirs = {
         "unit": transforms.ToTensor(),
-        "imagenet": transforms.Compose([transforms.ToTensor(), transforms.Normalize(mean, deviation)]),
+        "imagenet": transforms.Compose([transforms.ToTensor(), transforms.Normalize(mean, std)]),
         "half": transforms.Compose([transforms.ToTensor(), transforms.Normalize([0.5] * channels, [0.5] * channels)]),
         "dataset": transforms.Compose(
             [
@@ -80,7 +80,7 @@ def test_mean_and_deviation_of_a_dataset_are_numpys(count, channels):
     preprocessing = preprocessing_for(dataset_of(images), "dataset")
     values = images.astype(np.float64) / 255
     np.testing.assert_allclose(preprocessing.mean, values.mean(axis=(0, 1, 2)), rtol=1e-12)
-    np.testing.assert_allclose(preprocessing.deviation, values.std(axis=(0, 1, 2)), rtol=1e-9)
+    np.testing.assert_allclose(preprocessing.std, values.std(axis=(0, 1, 2)), rtol=1e-9)
 
 
 @pytest.mark.parametrize("level", [0, 77, 255])
@@ -88,8 +88,8 @@ def test_of_blank_images_the_mean_is_taken_and_nothing_is_divided_by_zero(level)
     images = random_images()
     images[..., 1] = level
     preprocessing = preprocessing_for(dataset_of(images), "dataset")
-    assert preprocessing.deviation[1] == 1
-    assert min(preprocessing.deviation[0], preprocessing.deviation[2]) < 0.5
+    assert preprocessing.std[1] == 1
+    assert min(preprocessing.std[0], preprocessing.std[2]) < 0.5
     seen = apply(preprocessing, images)
     torch.testing.assert_close(seen[:, 1], torch.zeros_like(seen[:, 1]), rtol=0, atol=1e-6)
 

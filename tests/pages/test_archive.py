@@ -8,7 +8,7 @@ from damage import DAMAGE, copy_of, die_in_training
 from screen import errors, links, open_page, select_rows, show, shown, stored, title, words
 from screen import follow as follow_link
 
-from engine.base.text import in_bytes
+from engine.base.text import format_bytes
 from engine.runs.archive import archive_run
 from engine.runs.run import Run, delete_run, list_runs
 
@@ -64,7 +64,7 @@ def test_a_run_that_is_too_large_for_a_browser_is_left_to_the_terminal(finished:
     os.truncate(finished.weights, 600_000_000)  # without taking up disk
     button = archive_button(select_rows(open_page("runs"), 0))
     assert button.proto.disabled
-    size = in_bytes(sum(file.stat().st_size for file in finished.path.iterdir()))
+    size = format_bytes(sum(file.stat().st_size for file in finished.path.iterdir()))
     assert shown(button.proto.help) == (
         f"Its {size} are too much for a browser. In a terminal: python -m engine archive {finished.id} FILE.zip"
     )

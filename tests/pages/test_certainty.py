@@ -172,13 +172,13 @@ def test_a_single_image_is_left_in_the_singular(finished: Run, predictions: Pred
 def test_the_curve_goes_from_the_surest_to_all(finished: Run, predictions: Predictions) -> None:
     curve, star = figure(confidence(finished), "coverage")["data"]
     order = np.argsort(-predictions.confidence, kind="stable")
-    accuracies = 100 * predictions.right[order].cumsum() / np.arange(1, 361)
+    accuracies = 100 * predictions.correct[order].cumsum() / np.arange(1, 361)
     for (_, count), share, accuracy in zip(curve["customdata"], curve["x"], curve["y"], strict=True):
         assert (share, accuracy) == pytest.approx((100 * count / 360, accuracies[int(count) - 1]))
     assert curve["x"][-1] == 100
     chosen = predictions.confidence >= np.float32(0.9)
     assert star["x"] == pytest.approx([100 * chosen.mean()])
-    assert star["y"] == pytest.approx([100 * predictions.right[chosen].mean()])
+    assert star["y"] == pytest.approx([100 * predictions.correct[chosen].mean()])
 
 
 def test_what_is_left_to_a_person_is_in_the_gallery(finished: Run, predictions: Predictions) -> None:

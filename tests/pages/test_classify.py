@@ -191,7 +191,7 @@ def test_ink_on_paper_is_read_and_that_is_said_and_can_be_switched_off(
     app = upload(finished, files)
     right = table_of(app).right.sum()
     # Images of 8 x 8 pixels are coarse, and the model is one of two epochs.
-    assert right >= 0.75 * predictions.right[:AT_ONCE].sum()
+    assert right >= 0.75 * predictions.correct[:AT_ONCE].sum()
     assert "Read as dark ink on light" in words(app)
     app.toggle(key="ink").set_value(False)
     show(app)

@@ -34,7 +34,7 @@ def changed_by(predictions: Predictions, better: int, worse: int) -> np.ndarray:
     As it is another run that gets them, what is better in it is worse in this one.
     """
     answers = predictions.predicted.copy()
-    wrong, right = np.flatnonzero(~predictions.right)[:better], np.flatnonzero(predictions.right)[:worse]
+    wrong, right = np.flatnonzero(~predictions.correct)[:better], np.flatnonzero(predictions.correct)[:worse]
     answers[wrong] = predictions.labels[wrong]
     answers[right] = (predictions.labels[right] + 1) % 10
     return answers
@@ -72,8 +72,8 @@ def test_the_difference_and_what_it_means_are_told(finished: Run, other: Run, pr
         "Difference": f"{difference:+.2f} points",
     }
     said = words(app)
-    assert f"{predictions.right.sum()} of 360\n" in said
-    assert f"{others.right.sum()} of 360\n" in said
+    assert f"{predictions.correct.sum()} of 360\n" in said
+    assert f"{others.correct.sum()} of 360\n" in said
     assert "of this run to the other" in said.splitlines()
     p_in_words = "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
     assert f" (95% interval {low:.1f} to {high:.1f} points, McNemar {p_in_words}): this " in said
@@ -95,7 +95,7 @@ def test_the_recall_of_each_class_is_compared(finished: Run, other: Run, predict
     (bars,) = figure(app, "differences")["data"]
     assert bars["x"] == list("0123456789")
     expected = [
-        100 * float(predictions.right[own].mean() - others.right[own].mean())
+        100 * float(predictions.correct[own].mean() - others.correct[own].mean())
         for own in (predictions.labels == label for label in range(10))
     ]
     assert bars["y"] == pytest.approx(expected)
@@ -120,7 +120,7 @@ def test_the_images_on_which_they_differ_are_shown(finished: Run, other: Run, pr
     assert f"**7 images** that only this run gets right, beside what {NAME} says" in words(app).splitlines()
     assert f"**3 images** that only {NAME} gets right, beside what this run says" in words(app).splitlines()
     for name, who, mark in (("fixed", others, "right"), ("broken", predictions, "wrong")):
-        rows = np.flatnonzero((predictions.right != others.right) & (predictions.right == (name == "fixed")))
+        rows = np.flatnonzero((predictions.correct != others.correct) & (predictions.correct == (name == "fixed")))
         drawn = tiles(app, name)
         assert [tile["index"] for tile in drawn] == rows.tolist()
         for tile in drawn:
@@ -148,7 +148,7 @@ def test_many_images_are_shown_page_by_page(finished: Run, other: Run, predictio
     for page in (2, 3):
         app.main.pagination[0].select(page)
         seen += [tile["index"] for tile in tiles(show(app), "fixed")]
-    assert seen == np.flatnonzero(predictions.right)[:80].tolist()
+    assert seen == np.flatnonzero(predictions.correct)[:80].tolist()
 
 
 def test_identical_runs_are_told(finished: Run, other: Run) -> None:
@@ -244,7 +244,7 @@ def test_runs_are_compared_on_validation_images_where_there_is_no_test(finished:
 def test_rows_on_which_they_differ_are_a_table(blobs: Run) -> None:
     predictions = load_predictions(blobs.predictions("test"))
     other = copy_of(blobs, "20000103-000000-blobs-mlp")
-    rows = np.flatnonzero(predictions.right)[[3, 5]]
+    rows = np.flatnonzero(predictions.correct)[[3, 5]]
     answers = predictions.predicted.copy()
     answers[rows] = (answers[rows] + 1) % 3
     change_predictions(other, answering(answers))

@@ -127,7 +127,7 @@ def test_a_run_without_test_images_is_evaluated_on_those_held_back(finished: Run
     held_back = load_predictions(finished.predictions("val"))
     app = open_page("evaluate", run=finished.id)
     assert figures(app)["Accuracy on the validation images"] == f"{held_back.accuracy:.2%}"
-    assert f"{held_back.right.sum()} of 144, {interval(int(held_back.right.sum()), 144)}" in words(app)
+    assert f"{held_back.correct.sum()} of 144, {interval(int(held_back.correct.sum()), 144)}" in words(app)
     assert CHECK not in links(app)
 
 
@@ -175,11 +175,11 @@ def test_a_dataset_that_was_not_checked_can_be(finished: Run) -> None:
 
 
 def test_the_accuracy_without_leaked_images_is_told(finished: Run, predictions: Predictions, digits: Dataset) -> None:
-    rows = np.concatenate([np.flatnonzero(~predictions.right)[:3], np.flatnonzero(predictions.right)[:10]])
+    rows = np.concatenate([np.flatnonzero(~predictions.correct)[:3], np.flatnonzero(predictions.correct)[:10]])
     dataset = copy_into_train(finished, rows)
     leaked = np.isin(np.arange(360), result_of(inspect(dataset)).leaked_test(DEFAULT_THRESHOLD))
     assert leaked[twins(dataset)].all() and leaked[rows].all()
-    right, count = int((predictions.right & ~leaked).sum()), int((~leaked).sum())
+    right, count = int((predictions.correct & ~leaked).sum()), int((~leaked).sum())
     app = open_page("evaluate", run=finished.id)
     assert (
         f"Without the {leaked.sum()} images that have a twin in the training set: **{right / count:.2%}** "
@@ -195,7 +195,7 @@ def test_a_single_leaked_image_is_told_in_the_singular(
     dataset = copy_into_train(finished, np.array([7]))
     assert np.flatnonzero(twins(dataset)).tolist() == [7]
     result_of(inspect(dataset))
-    right = int(np.delete(predictions.right, 7).sum())
+    right = int(np.delete(predictions.correct, 7).sum())
     said = f"Without the 1 image that has a twin in the training set: **{right / 359:.2%}** ({right} of 359"
     assert said in words(open_page("evaluate", run=finished.id))
 
@@ -227,7 +227,7 @@ def test_leaked_rows_of_a_table_are_told(blobs: Run) -> None:
     assert not [label for label in links(open_page("evaluate", run=blobs.id)) if label.startswith("Check")]
     predictions = load_predictions(blobs.predictions("test"))
     result_of(inspect(copy_into_train(blobs, np.arange(10))))
-    right = int(predictions.right[10:].sum())
+    right = int(predictions.correct[10:].sum())
     assert f"Without the 10 rows that have a twin in the training set: **{right / 140:.2%}** ({right} of 140" in words(
         open_page("evaluate", run=blobs.id)
     )

@@ -30,10 +30,10 @@ from screen import (
 from sklearn.datasets import load_digits, make_blobs
 
 from engine.audit.inspection import DEFAULT_THRESHOLD, inspect
-from engine.base.text import in_bytes
+from engine.base.text import format_bytes
 from engine.data.catalogue import CATALOGUE
 from engine.data.dataset import Dataset, Split, open_dataset, save_dataset
-from engine.data.source_files import OriginsWriter, open_origins, read_bad_files
+from engine.data.source_files import SourceFilesWriter, open_source_files, read_bad_files
 
 IMAGES, AVERAGE, SHAPE, COPIES, ODD, BAD = ("Images", "Average", "Shape", "Copies and leaks", "Odd ones", "Bad files")
 # Class names that would be markup, were they taken for it.
@@ -399,13 +399,13 @@ def test_an_image_is_shown_large_with_all_that_is_known_of_it(imported: Dataset)
     index = drawn(app)[2]
     pick(app, index)
     assert len(large_images(app)) == 1
-    was = open_origins(imported, "test").of(index)
+    was = open_source_files(imported, "test").of(index)
     said = words(app)
     assert f"Class: **{imported.classes[imported.splits['test'].labels[index]]}**" in said
     assert f"Place: **index {index} of the {len(imported.splits['test'])} images in test**" in said
     assert "Size: **12 x 12 pixels, colour**" in said
     assert f"File: **{was['file']}**" in said
-    size = f"{was['width']} x {was['height']} pixels, {was['mode']}, {in_bytes(was['bytes'])}"
+    size = f"{was['width']} x {was['height']} pixels, {was['mode']}, {format_bytes(was['bytes'])}"
     assert f"Originally: **{size}**" in said
     assert not large_images(show(app))
 
@@ -482,7 +482,7 @@ def test_images_that_are_all_alike_vary_nowhere(save: Save) -> None:
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_the_files_of_an_import_are_told_as_numpy_does(imported: Dataset, split: str) -> None:
     app = explore("own", SHAPE, split=split)
-    origins = open_origins(imported, split)
+    origins = open_source_files(imported, split)
     width, height, sizes = (origins.column(name) for name in ("width", "height", "bytes"))
     measures = {
         "width (pixels)": width,
@@ -499,7 +499,7 @@ def test_the_files_of_an_import_are_told_as_numpy_does(imported: Dataset, split:
     modes = origins.column("mode").astype(str).tolist()
     said = words(app)
     median = f"Median {np.median(width):.0f} x {np.median(height):.0f} pixels"
-    assert f"{median}; a median of {in_bytes(np.median(sizes))} a file, {in_bytes(sizes.sum())} in all." in said
+    assert f"{median}; a median of {format_bytes(np.median(sizes))} a file, {format_bytes(sizes.sum())} in all." in said
     assert f"colour {modes.count('RGB')}, grey {modes.count('L')}." in said
     assert f"Of {len(modes)} {split} images, as they were. Here all are 12 x 12, three channels (colour)." in said
 
@@ -513,7 +513,7 @@ def test_images_that_came_as_arrays_are_told(digits: Dataset) -> None:
 def test_files_that_are_all_of_one_size_are_told_without_a_chart(tmp_path: Path, imported_data: Path) -> None:
     shutil.copytree(imported_data / "prepared" / "own", tmp_path / "data" / "prepared" / "own")
     dataset = open_dataset("own")
-    writer = OriginsWriter(dataset.folder, "train")
+    writer = SourceFilesWriter(dataset.folder, "train")
     writer.write([(f"{number}.png", 500, 30, 20, "I;16") for number in range(len(dataset.splits["train"]))])
     writer.close()
     app = explore("own", SHAPE)
@@ -531,7 +531,7 @@ def test_levels_mean_and_deviation_are_those_that_a_training_scales_by(digits: D
     scaled = preprocessing_for(dataset, "dataset")
     figures = table(app)
     assert figures.Mean.tolist() == pytest.approx(scaled.mean)
-    assert figures.Deviation.tolist() == pytest.approx(scaled.deviation)
+    assert figures.Deviation.tolist() == pytest.approx(scaled.std)
     assert figures.Channel.tolist() == (["grey"] if name == "digits" else ["red", "green", "blue"])
     pixels = dataset.splits["train"].images.reshape(-1, dataset.image_shape[2])
     for channel, line in enumerate(figure(app, "levels")["data"]):

@@ -184,7 +184,7 @@ ORDERS = {
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("which", ["mistakes", "all"])
 def test_images_are_sorted_as_the_url_says(finished: Run, predictions: Predictions, order: str, which: str) -> None:
-    fitting = np.flatnonzero(~predictions.right) if which == "mistakes" else np.arange(360)
+    fitting = np.flatnonzero(~predictions.correct) if which == "mistakes" else np.arange(360)
     expected = fitting[np.argsort(ORDERS[order](predictions)[fitting], kind="stable")]
     app = open_page("gallery", run=finished.id, show=which, sort=order)
     assert rows_shown(app) == expected[:PAGE].tolist()

@@ -35,7 +35,7 @@ def principal_components(train: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 def test_a_map_of_the_numbers_comes_first(blobs: Run, predictions: Predictions, stored: Split) -> None:
     app = open_page("gallery", run=blobs.id, show="all")
-    wrong = int((~predictions.right).sum())
+    wrong = int((~predictions.correct).sum())
     assert f"**{wrong} mistake{'s' * (wrong != 1)}** in 150 test rows." in words(app)
     groups = figure(app, f"map-{blobs.id}")["data"]
     assert [group["name"] for group in groups] == list("012")
@@ -90,7 +90,7 @@ def test_the_table_is_filtered(blobs: Run, predictions: Predictions) -> None:
     assert filtered["Row"].isin(predictions.indices[predictions.labels == 2]).all()
     assert len(filtered) == (predictions.labels == 2).sum()
     wrong = table(open_table(blobs, show="mistakes"))
-    assert sorted(wrong["Row"]) == sorted(predictions.indices[~predictions.right])
+    assert sorted(wrong["Row"]) == sorted(predictions.indices[~predictions.correct])
 
 
 def test_a_click_on_a_row_opens_it_and_the_way_back_leads_to_the_table(blobs: Run, predictions: Predictions) -> None:

@@ -13,7 +13,7 @@ from processes import wait_until
 from screen import button, buttons, click, errors, go_to, links, open_page, show, shown, table, title, words
 
 from engine.base.paths import data_root
-from engine.base.text import in_bytes
+from engine.base.text import format_bytes
 from engine.data.dataset import open_dataset, prepared_root
 from engine.importing.import_job import find_import
 from engine.importing.plan import Progress, Request
@@ -94,7 +94,7 @@ def test_what_was_understood_is_shown_before_anything_is_written(pictures: Path,
     assert counts.Class.tolist() == ["*x*", "<b>"]
     assert counts.Training.tolist() == [5, 4]
     assert counts.Test.tolist() == [1, 1]
-    needed = in_bytes(11 * (16 * 16 * 3 + 200))
+    needed = format_bytes(11 * (16 * 16 * 3 + 200))
     assert f"This takes {needed} of the " in said
     assert "All images are 16 x 16 pixels, colour." in said
     assert (

@@ -109,8 +109,8 @@ def test_points_may_have_the_colours_of_their_answers(finished: Run, predictions
 def test_points_may_show_what_is_wrong_by_colour_and_symbol(finished: Run, predictions: Predictions) -> None:
     right, wrong = drawn(open_map(finished, show="all", colour="Right or wrong"), finished)
     assert (right["name"], wrong["name"]) == ("right", "wrong")
-    assert right["rows"] == np.flatnonzero(predictions.right).tolist()
-    assert wrong["rows"] == np.flatnonzero(~predictions.right).tolist()
+    assert right["rows"] == np.flatnonzero(predictions.correct).tolist()
+    assert wrong["rows"] == np.flatnonzero(~predictions.correct).tolist()
     assert right["marker"]["color"] != wrong["marker"]["color"]
     assert right["marker"]["symbol"] != wrong["marker"]["symbol"]
 
@@ -122,7 +122,7 @@ def test_many_classes_are_told_apart_by_colour_and_symbol(finished: Run) -> None
 
 
 def test_what_the_filter_leaves_out_is_grey(finished: Run, predictions: Predictions) -> None:
-    wrong = np.flatnonzero(~predictions.right)
+    wrong = np.flatnonzero(~predictions.correct)
     app = open_map(finished)
     assert sorted(row for group in drawn(app, finished) for row in group["rows"]) == wrong.tolist()
     assert in_grey(app, finished) == 360 - len(wrong)
@@ -309,7 +309,7 @@ def test_the_map_is_drawn_anew_when_the_dataset_has_changed(finished: Run, predi
     test = digits.splits["test"]
     images = 255 - test.images[:300]
     change_dataset(finished, {"train": digits.splits["train"], "test": Split(images, test.labels[:300])})
-    fewer = predictions.only(np.arange(300))
+    fewer = predictions.subset(np.arange(300))
     kept = {name: getattr(fewer, name) for name in ("probabilities", "labels", "indices")}
     change_predictions(finished, lambda _: kept)
     after = places_of(open_map(finished, show="all"), finished)

@@ -54,7 +54,7 @@ def test_the_answer_is_told_with_its_loss_and_rank(finished: Run, predictions: P
 
 
 def test_the_bars_are_its_five_most_probable_classes(finished: Run, predictions: Predictions) -> None:
-    row = int(np.flatnonzero(~predictions.right)[0])
+    row = int(np.flatnonzero(~predictions.correct)[0])
     chart = figure(gallery(finished, row), "probabilities")
     (bars,) = chart["data"]
     best = np.argsort(-predictions.probabilities[row], kind="stable")[:5][::-1]
@@ -77,7 +77,7 @@ def test_an_imported_picture_has_its_file_name(finished: Run, tmp_path) -> None:
 
 
 def test_images_are_stepped_through_in_their_order(finished: Run, predictions: Predictions) -> None:
-    wrong = np.flatnonzero(~predictions.right)
+    wrong = np.flatnonzero(~predictions.correct)
     order = wrong[np.argsort(-predictions.confidence[wrong], kind="stable")].tolist()
     app = gallery(finished, order[0])
     assert app.button("previous").disabled
@@ -105,8 +105,8 @@ def test_the_steps_are_those_of_the_filter(finished: Run, predictions: Predictio
 
 
 def test_an_image_beyond_the_filter_leads_to_its_first(finished: Run, predictions: Predictions) -> None:
-    wrong = np.flatnonzero(~predictions.right)
-    app = gallery(finished, int(np.flatnonzero(predictions.right)[0]))
+    wrong = np.flatnonzero(~predictions.correct)
+    app = gallery(finished, int(np.flatnonzero(predictions.correct)[0]))
     assert "not one of the mistakes" in words(app)
     assert app.button("previous").disabled
     assert click(app, "Next").query_params["image"] == str(wrong[predictions.confidence[wrong].argmax()])
@@ -133,7 +133,7 @@ def test_another_filter_closes_the_image(finished: Run) -> None:
 
 
 def test_the_evidence_is_laid_over_the_picture(finished: Run, predictions: Predictions, digits: Dataset) -> None:
-    row = int(np.flatnonzero(~predictions.right)[0])
+    row = int(np.flatnonzero(~predictions.correct)[0])
     stored = digits.splits["test"].images[predictions.indices[row]]
     app = gallery(finished, row)
     picture, evidence = pictures(app)
@@ -148,7 +148,7 @@ def test_the_evidence_is_laid_over_the_picture(finished: Run, predictions: Predi
 
 
 def test_the_evidence_is_for_the_class_that_is_asked_for(finished: Run, predictions: Predictions, digits) -> None:
-    row = int(np.flatnonzero(~predictions.right)[0])
+    row = int(np.flatnonzero(~predictions.correct)[0])
     truth, answer = int(predictions.labels[row]), int(predictions.predicted[row])
     stored = digits.splits["test"].images[predictions.indices[row]]
     app = gallery(finished, row)
@@ -183,7 +183,7 @@ def test_the_evidence_is_found_anew_in_another_dataset(finished: Run, prediction
 
 
 def test_the_twelve_nearest_training_images_are_shown(finished: Run, predictions: Predictions, digits: Dataset) -> None:
-    row = int(np.flatnonzero(~predictions.right)[0])
+    row = int(np.flatnonzero(~predictions.correct)[0])
     classifier = load_classifier(finished)
     train, test = digits.splits["train"], digits.splits["test"]
     trained_on = np.sort(find_split(digits, finished.recipe, "train")[1].numpy())

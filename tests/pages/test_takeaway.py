@@ -15,7 +15,7 @@ from sklearn import metrics
 from engine.__main__ import main
 from engine.data.dataset import Dataset
 from engine.evaluation.predictions import Predictions, load_predictions
-from engine.export.kept import find_export
+from engine.export.kept import find_cached_export
 from engine.runs.run import Run
 
 SCRIPT = "Training script"
@@ -133,7 +133,7 @@ def test_a_model_is_exported_proved_and_offered(finished: Run) -> None:
     click(app, "Export as ONNX")
     assert not app.error
     assert buttons(app) == ["Export as PyTorch"]
-    kept = find_export(finished, "onnx")
+    kept = find_cached_export(finished, "onnx")
     assert kept
     assert "On 100 test images of digits, and on " in words(app)
     assert "0 of 1" in kept.proof.in_words()

@@ -8,7 +8,7 @@ from processes import python
 from torchvision import models
 
 import engine.recipes.backbones
-from engine.recipes.backbones import BACKBONES, TABLE, Backbone, from_torchvision, suited
+from engine.recipes.backbones import BACKBONES, TABLE, Backbone, from_torchvision, rank_for_images
 
 
 def test_the_table_is_what_torchvision_says_and_in_its_order() -> None:
@@ -27,8 +27,8 @@ def test_a_backbone_is_described_as_its_default_weights_are(name: str) -> None:
     assert [backbone.size] == seen.crop_size
     assert len(about["categories"]) == 1000
     mean = {"imagenet": [0.485, 0.456, 0.406], "half": [0.5, 0.5, 0.5]}[backbone.scaling]
-    deviation = {"imagenet": [0.229, 0.224, 0.225], "half": [0.5, 0.5, 0.5]}[backbone.scaling]
-    assert (list(seen.mean), list(seen.std)) == (mean, deviation)
+    std = {"imagenet": [0.229, 0.224, 0.225], "half": [0.5, 0.5, 0.5]}[backbone.scaling]
+    assert (list(seen.mean), list(seen.std)) == (mean, std)
     least = about["min_size"]
     assert backbone.smallest == (backbone.size if backbone.fixed else max(least))
     assert backbone.smallest <= backbone.size
@@ -57,7 +57,7 @@ def is_beaten(backbone: Backbone) -> bool:
 
 @pytest.mark.parametrize("shape", [(224, 224, 3), (600, 800, 3), (48, 90, 3), (90, 48, 1), (28, 28, 1), (8, 8, 1)])
 def test_those_are_first_that_take_the_images_and_are_best_at_their_work(shape: tuple[int, int, int]) -> None:
-    listed = suited(shape)
+    listed = rank_for_images(shape)
     assert sorted(each.name for each in listed) == sorted(BACKBONES)
     side = min(shape[:2])
     groups = [
@@ -73,8 +73,8 @@ def test_those_are_first_that_take_the_images_and_are_best_at_their_work(shape: 
 
 
 def test_small_images_have_networks_last_that_do_not_take_them() -> None:
-    of_digits = [each.name for each in suited((8, 8, 1))]
-    of_photographs = [each.name for each in suited((224, 224, 3))]
+    of_digits = [each.name for each in rank_for_images((8, 8, 1))]
+    of_photographs = [each.name for each in rank_for_images((224, 224, 3))]
     assert of_digits != of_photographs
     for name in ("alexnet", "vit_b_16", "maxvit_t", "inception_v3", "densenet121"):
         assert of_digits.index(name) > of_digits.index("resnet152"), name

@@ -35,8 +35,8 @@ from engine.inference.classifier import load_classifier
 from engine.recipes.recipe import Recipe, change, find_recipe
 from engine.runs import archive
 from engine.runs.archive import CHECKPOINT, MANIFEST, TENSORS, archive_run, restore_run
-from engine.runs.checkpoint_file import put_together as put_checkpoint_together
-from engine.runs.checkpoint_file import read_checkpoint_file, read_tensor_file, take_apart, tensor_file
+from engine.runs.checkpoint_file import flatten_state, read_checkpoint_file, read_tensor_file, tensor_file
+from engine.runs.checkpoint_file import unflatten_state as put_checkpoint_together
 from engine.runs.run import ACTIVE, Run, create_run, list_runs, resume, start
 from engine.training.worker import execute
 
@@ -140,7 +140,7 @@ def assert_same(one: Any, other: Any) -> None:
 
 
 def there_and_back(state: Any, folder: Path) -> Any:
-    tensors, document = take_apart(state)
+    tensors, document = flatten_state(state)
     file = folder / "there.safetensors"
     file.write_bytes(b"".join(bytes(piece) for piece in tensor_file(tensors)))
     return put_checkpoint_together(read_tensor_file(file), json.loads(json.dumps(document, allow_nan=False)))
@@ -358,7 +358,7 @@ class Other:
 )
 def test_what_is_no_plain_value_is_not_taken_apart(value: object) -> None:
     with pytest.raises(ValueError):
-        take_apart({"fingerprint": "", "value": [value]})
+        flatten_state({"fingerprint": "", "value": [value]})
 
 
 # What cannot be archived

@@ -532,7 +532,7 @@ def answered(colours: Dataset) -> tuple[Run, Predictions]:
 
 def test_predictions_lead_to_the_dataset_that_they_are_of(answered: tuple[Run, Predictions], colours: Dataset) -> None:
     run, predictions = answered
-    assert predictions.are_of(colours)
+    assert predictions.match(colours)
     assert dataset_of(run, predictions).fingerprint == colours.fingerprint
 
 
@@ -547,7 +547,7 @@ def test_a_dataset_that_has_changed_is_told(
 ) -> None:
     changed = make_colours(test=33)
     run, predictions = answered
-    assert not predictions.are_of(changed)
+    assert not predictions.match(changed)
     with pytest.raises(LoupeError, match=r"The dataset colours has changed since this run was evaluated"):
         dataset_of(run, predictions)
 
@@ -556,7 +556,7 @@ def test_a_dataset_that_has_changed_is_told(
 def test_predictions_of_images_that_are_not_there_are_of_another_dataset(
     answered: tuple[Run, Predictions], colours: Dataset, change: dict
 ) -> None:
-    assert not replace(answered[1], **change).are_of(colours)
+    assert not replace(answered[1], **change).match(colours)
 
 
 def test_when_a_run_was_made_is_in_its_id_and_else_that_of_its_directory() -> None:

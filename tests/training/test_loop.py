@@ -11,7 +11,6 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 
-from engine.base import machine
 from engine.base.errors import LoupeError
 from engine.data.dataset import Dataset, Split, open_dataset, save_dataset
 from engine.data.download import fetch
@@ -495,7 +494,7 @@ CHOICES = [
 def test_every_choice_of_a_field_trains(make_colours, name: str, choice: object) -> None:
     dataset = make_colours(train=60, height=28, width=30)  # large enough for every model
     settings = {"optimizer": "sgd", "learning_rate": 0.01, "validation_share": 0.2, "epochs": 2, "batch_size": 16}
-    chosen = tuning.resolve(machine.resolve(recipe(**settings | {name: choice})), dataset)
+    chosen = tuning.resolve(tuning.choose_device(recipe(**settings | {name: choice})), dataset)
     training, yielded = train(chosen, dataset)
     epochs = epochs_of(yielded)
     assert len(epochs) == 2
@@ -520,7 +519,7 @@ def test_native_convolutions_give_the_results_of_onednns(make_colours, model: st
     trained = {}
     for convolutions in ("onednn", "native"):
         chosen = recipe(model=model, convolutions=convolutions, evaluate_every=2, **settings)
-        tuning.use(chosen)
+        tuning.apply_settings(chosen)
         trained[convolutions] = train(chosen, dataset)
     (theirs, expected), (native, yielded) = trained["onednn"], trained["native"]
     for name, value in native.model.state_dict().items():
@@ -757,7 +756,7 @@ def test_a_training_that_is_cut_waits_as_long_as_if_it_had_not_been(digits: Data
     chosen = recipe(epochs=50, batch_size=50, validation_share=0.1, patience=2, log_every=10)
     whole, expected = train(chosen, digits)
     assert 3 < whole.epoch < 50
-    assert whole.epoch == whole.risen_in + 2
+    assert whole.epoch == whole.last_improvement + 2
     saved = Training(chosen, digits, CPU)
     states = [written(saved) for record in fit(saved, digits) if isinstance(record, Epoch)]
     for cut, state in enumerate(states, start=1):

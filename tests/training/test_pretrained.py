@@ -354,7 +354,7 @@ def test_a_network_of_ones_own_begins_with_the_size_and_scaling_of_the_run_that_
     recipe = Recipe(dataset="colours", model="convnet", weights=run.id)
     assert earlier_preprocessing(recipe) == OF_COLOURS
     assert preprocessing_of(recipe, colours) == Preprocessing(
-        (16, 14, 3), OF_COLOURS.mean, OF_COLOURS.deviation, colours.classes
+        (16, 14, 3), OF_COLOURS.mean, OF_COLOURS.std, colours.classes
     )
     sized = Recipe(dataset="colours", model="convnet", weights=run.id, size=20)
     assert preprocessing_of(sized, colours).shape == (20, 20, 3)
@@ -367,7 +367,7 @@ def test_grey_images_are_given_the_channels_of_the_run(grey: Dataset) -> None:
     run = earlier_run(Recipe(model="convnet"), OF_COLOURS)
     recipe = Recipe(dataset="grey", model="convnet", weights=run.id)
     found = preprocessing_of(recipe, grey)
-    assert found == Preprocessing((16, 14, 1), OF_COLOURS.mean, OF_COLOURS.deviation, ("a", "b"))
+    assert found == Preprocessing((16, 14, 1), OF_COLOURS.mean, OF_COLOURS.std, ("a", "b"))
     assert found.model_shape == (16, 14, 3)
     model = build_model("convnet", found.model_shape, 2)
     assert load_pretrained(model, recipe) == (
@@ -411,7 +411,7 @@ def test_scaling_is_that_of_torchvisions_weights_where_there_are_any(
     for weights, expected in (("imagenet", of_weights), ("theirs.pth", of_weights), ("none", unit)):
         for dataset in (colours, grey):
             found = preprocessing_of(Recipe(dataset=dataset.name, model=model, weights=weights), dataset)
-            assert (found.mean, found.deviation) == expected
+            assert (found.mean, found.std) == expected
             assert found.model_shape[2] == 3 and found.shape[2] == dataset.image_shape[2]
     chosen = Recipe(dataset="colours", model=model, weights="imagenet", scaling="unit")
     assert preprocessing_of(chosen, colours).mean == (0.0,) * 3
@@ -421,7 +421,7 @@ def test_a_network_of_torchvisions_that_was_trained_here_passes_on_its_scaling(c
     trained = Preprocessing((40, 40, 3), (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), ("x", "y"))
     run = earlier_run(Recipe(model="squeezenet1_1"), trained)
     found = preprocessing_of(Recipe(dataset="colours", model="squeezenet1_1", weights=run.id), colours)
-    assert found == Preprocessing((40, 40, 3), trained.mean, trained.deviation, colours.classes)
+    assert found == Preprocessing((40, 40, 3), trained.mean, trained.std, colours.classes)
 
 
 @pytest.mark.parametrize(

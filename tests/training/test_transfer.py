@@ -732,7 +732,7 @@ def test_a_run_sees_what_the_one_that_it_starts_from_saw(digits: Dataset) -> Non
     training = begun(on_digits("high", weights=earlier.id, scaling="auto"), open_dataset("high"))
     before = load_classifier(earlier).preprocessing
     assert training.preprocessing.shape == before.shape == (12, 12, 1)
-    assert (training.preprocessing.mean, training.preprocessing.deviation) == (before.mean, before.deviation)
+    assert (training.preprocessing.mean, training.preprocessing.std) == (before.mean, before.std)
     assert training.preprocessing.classes == ("5", "6", "7", "8", "9")
 
 

@@ -13,7 +13,7 @@ from engine.data.download import fetch
 from engine.recipes.recipe import Recipe, change, find_recipe
 from engine.training import tuning
 from engine.training.loop import Training, fit
-from engine.training.tuning import resolve, use
+from engine.training.tuning import apply_settings, choose_device, resolve
 
 OPEN = Recipe(dataset="colours", model="mlp", batch_size=16, device="cpu", epochs=2)
 NARROW = change(OPEN, {"threads": 1, "precision": "float32"})  # whose ways take little time to try
@@ -208,7 +208,7 @@ def test_trying_leaves_the_process_as_it_was(colours: Dataset, threads: int, ask
 
 def test_use_sets_this_process_up() -> None:
     for threads, convolutions in ((2, "native"), (1, "onednn")):
-        use(change(OPEN, {"threads": threads, "convolutions": convolutions}))
+        apply_settings(change(OPEN, {"threads": threads, "convolutions": convolutions}))
         assert torch.get_num_threads() == threads
         assert torch.backends.mkldnn.enabled == (convolutions == "onednn")
 
@@ -239,3 +239,25 @@ def test_rows_of_a_table_are_tried_too(remembered: Path) -> None:
 def test_more_threads_than_cores_are_not_taken(colours: Dataset) -> None:
     asked = change(OPEN, {"threads": 1024, "precision": "float32", "convolutions": "onednn"})
     assert resolve(asked, colours) == change(asked, {"threads": cores()})
+
+
+def test_the_device_is_chosen_and_leaves_the_rest() -> None:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    assert choose_device(Recipe(learning_rate=0.5)) == Recipe(learning_rate=0.5, device=device)
+
+
+def test_a_device_that_was_chosen_is_kept() -> None:
+    chosen = Recipe(name="mine", epochs=7, device="cpu", threads=3, precision="bfloat16")
+    assert choose_device(chosen) == chosen
+    assert choose_device(replace(chosen, precision="float32")).precision == "float32"
+
+
+def test_a_device_that_was_found_stays() -> None:
+    chosen = choose_device(Recipe())
+    assert choose_device(chosen) == chosen
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_gpu_that_is_not_there_is_refused() -> None:
+    with pytest.raises(LoupeError, match="device is 'cuda', but no GPU"):
+        choose_device(Recipe(device="cuda"))

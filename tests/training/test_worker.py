@@ -336,7 +336,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(killed: Killed, digits: D
 
 def assert_it_ended_as_one_in_one_go(run: Run, dataset: Dataset) -> None:
     """Train the run's recipe here without a break, and hold its log, checkpoint and weights against that."""
-    tuning.use(run.recipe)
+    tuning.apply_settings(run.recipe)
     try:
         training = Training(run.recipe, dataset, CPU)
         records = [record for record in fit(training, dataset) if record]

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from engine.base.text import sure
+from engine.base.text import format_probability
 from engine.evaluation.metrics import wilson_interval
 from ui.charts import CONFIG, probability_bars
 from ui.contact_sheet import enlarged
@@ -20,7 +20,7 @@ MOST_WITH_PICTURES = 2000
 TABLE_HEIGHT, ROW_HEIGHT = 430, 46
 
 
-class Look(NamedTuple):
+class ClassifiedPicture(NamedTuple):
     """One picture that was classified, to be looked into.
 
     top: the most probable classes. notes: what was done to it. size: width and height as it came. original, seen:
@@ -117,7 +117,11 @@ def _show_accuracy(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def show_one(
-    name: str, look: Look, true: str | None, show_evidence: Callable[[], None], show_likeness: Callable[[], None]
+    name: str,
+    look: ClassifiedPicture,
+    true: str | None,
+    show_evidence: Callable[[], None],
+    show_likeness: Callable[[], None],
 ) -> None:
     """Show one picture: the answer, it as it came, as the model sees it, and where the evidence is."""
     best = look.top[0]
@@ -130,7 +134,9 @@ def show_one(
     rows, columns = look.seen.shape[:2]
     with st.container(border=True):
         st.markdown(f"### {plain(best['label'])}{verdict}")
-        st.caption(f"{plain(name)}: **{plain(best['label'])}** with {sure(best['confidence'])} confidence")
+        st.caption(
+            f"{plain(name)}: **{plain(best['label'])}** with {format_probability(best['confidence'])} confidence"
+        )
         pictures, chart = st.columns([2, 1], gap="small")
         with pictures, st.container(horizontal=True, gap="small"):
             with st.container(width=FIGURE):

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from engine.base.text import counted, duration
-from engine.inference.classify_job import Job, cancel_job, delete_job, find_job, rows_of
+from engine.base.text import format_duration, pluralize
+from engine.inference.classify_job import Job, cancel_job, delete_job, find_job, read_rows
 from ui.wording import plain, show_problem
 
 POLL_SECONDS = 0.5
@@ -27,10 +27,10 @@ def _panel(name: str) -> None:
         if not job.total:
             st.progress(0.0, text="Counting pictures")
         elif not job.done:
-            st.progress(0.0, text=f"Loading the model, then {counted(job.total, 'picture')}")
+            st.progress(0.0, text=f"Loading the model, then {pluralize(job.total, 'picture')}")
         else:
-            left = f", {duration(job.seconds_left)} left" if job.seconds_left is not None else ""
-            st.progress(min(job.done / job.total, 1.0), text=f"{job.done:,} of {counted(job.total, 'picture')}{left}")
+            left = f", {format_duration(job.seconds_left)} left" if job.seconds_left is not None else ""
+            st.progress(min(job.done / job.total, 1.0), text=f"{job.done:,} of {pluralize(job.total, 'picture')}{left}")
 
 
 def _what(job: Job) -> str:
@@ -43,17 +43,17 @@ def show_end(job: Job, rows: Sequence[dict]) -> None:
     left, right = st.columns([4, 1], vertical_alignment="center")
     bad = sum("error" in row for row in rows)
     but = f", and {bad:,} that could not be" if bad else ""
-    left.markdown(f"**{_what(job)}**: {counted(len(rows) - bad, 'picture')} classified{but}")
+    left.markdown(f"**{_what(job)}**: {pluralize(len(rows) - bad, 'picture')} classified{but}")
     right.button("Classify others", icon=":material/add:", on_click=_leave, args=(job.id,), width="stretch")
     if job.error:
         show_problem(job.error)
     elif job.was_cancelled:
         st.info(
-            f"Cancelled after {job.done:,} of {counted(job.total, 'picture')}; the answers so far are below.",
+            f"Cancelled after {job.done:,} of {pluralize(job.total, 'picture')}; the answers so far are below.",
             icon=":material/info:",
         )
     if job.passed_over:
-        st.caption(f"Passed over: {counted(job.passed_over, 'file')} whose names are not those of pictures.")
+        st.caption(f"Passed over: {pluralize(job.passed_over, 'file')} whose names are not those of pictures.")
 
 
 def _leave(job: str) -> None:
@@ -64,4 +64,4 @@ def _leave(job: str) -> None:
 # A table, for those who look at the answers again and again; the key has how many there are.
 @st.cache_data(max_entries=4, show_spinner=False)
 def rows_of_job(job: str, done: int) -> list[dict]:
-    return rows_of(job)
+    return read_rows(job)

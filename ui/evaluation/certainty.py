@@ -4,7 +4,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from engine.base.errors import LoupeError
-from engine.base.text import counted
+from engine.base.text import pluralize
 from engine.data.catalogue import item_of
 from engine.evaluation.calibration import (
     Answered,
@@ -42,7 +42,7 @@ def _show_reliability(run: Run, predictions: Predictions) -> None:
     mean = float(predictions.confidence.mean())
     lean = "It is surer than it should be" if mean > predictions.accuracy else "It is less sure than it might be"
     st.markdown(
-        f"Of {counted(len(predictions), item)} {predictions.accuracy:.1%} are right, at a mean confidence of "
+        f"Of {pluralize(len(predictions), item)} {predictions.accuracy:.1%} are right, at a mean confidence of "
         f"{mean:.1%}. {lean}: **expected calibration error {error:.2%}**."
     )
     temperature = _temperature(run, predictions)
@@ -87,7 +87,7 @@ def _temperature(run: Run, predictions: Predictions) -> float | None:
     temperature = _fitted(run.id, state_of(path), validation)
     if not is_fitted(temperature):
         st.caption(
-            f"No temperature can be fitted: on the {counted(len(validation), f'validation {item}')} the more extreme "
+            f"No temperature can be fitted: on the {pluralize(len(validation), f'validation {item}')} the more extreme "
             "it is the better, as where all are right. Set validation_share to hold back more."
         )
         return None
@@ -122,7 +122,7 @@ def _show_coverage(run: Run, predictions: Predictions) -> None:
     if left and 0 < threshold < 1:  # from 0 to 1 the gallery would show all, those of just 1 too
         link(
             "gallery",
-            f"See the {counted(left, item)} left to a person",
+            f"See the {pluralize(left, item)} left to a person",
             run=run.id,
             show="all",
             sort="least confident",

@@ -5,7 +5,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from engine.base.errors import LoupeError
-from engine.base.text import counted
+from engine.base.text import pluralize
 from engine.data.catalogue import item_of
 from engine.data.dataset import Dataset
 from engine.evaluation.comparison import ClassComparison, Comparison, compare, in_words
@@ -47,12 +47,12 @@ def show_comparison(run: Run, predictions: Predictions) -> None:
     left, right = st.columns(2, gap="large")
     with left:
         st.markdown(
-            f"**{counted(len(comparison.fixed), item)}** that only this run gets right, beside what {name} says"
+            f"**{pluralize(len(comparison.fixed), item)}** that only this run gets right, beside what {name} says"
         )
         _show_flips(run, dataset, predictions, others, comparison.fixed, "fixed")
     with right:
         st.markdown(
-            f"**{counted(len(comparison.broken), item)}** that only {name} gets right, beside what this run says"
+            f"**{pluralize(len(comparison.broken), item)}** that only {name} gets right, beside what this run says"
         )
         _show_flips(run, dataset, predictions, predictions, comparison.broken, "broken")
 
@@ -102,8 +102,8 @@ def _show_difference(
 ) -> None:
     """Show both accuracies, their difference with its interval, and what that means in words."""
     shown = (
-        ("This run", f"{predictions.accuracy:.2%}", f"{int(predictions.right.sum()):,} of {len(predictions):,}"),
-        (name, f"{others.accuracy:.2%}", f"{int(others.right.sum()):,} of {len(others):,}"),
+        ("This run", f"{predictions.accuracy:.2%}", f"{int(predictions.correct.sum()):,} of {len(predictions):,}"),
+        (name, f"{others.accuracy:.2%}", f"{int(others.correct.sum()):,} of {len(others):,}"),
         ("Difference", f"{100 * comparison.difference:+.2f} points", "of this run to the other"),
     )
     for column, (title, value, about) in zip(st.columns(3), shown, strict=True):
@@ -133,11 +133,11 @@ def _show_flips(
         Tile(
             int(row),
             picture_of(predictions, dataset, int(row)),
-            f"{truth}, taken for {answer}",
-            taken(truth, answer),
+            f"{true_class}, taken for {answer}",
+            taken(true_class, answer),
             "right" if name == "fixed" else "wrong",
         )
-        for row, (truth, answer) in zip(shown, said, strict=True)
+        for row, (true_class, answer) in zip(shown, said, strict=True)
     ]
     picked = contact_sheet(tiles, name=name, key=f"{name}-sheet", width=76)
     if picked is not None:

@@ -3,7 +3,7 @@
 import numpy as np
 import streamlit as st
 
-from engine.base.text import counted
+from engine.base.text import pluralize
 from engine.data.catalogue import item_of
 from engine.data.dataset import Dataset
 from engine.evaluation.metrics import confusion_matrix, most_confused, order_by_confusion
@@ -70,7 +70,7 @@ def _show_most_confused(run: Run, predictions: Predictions) -> None:
                 st.markdown(f"**{plain(true)}** taken for **{plain(predicted)}**")
                 link(
                     "gallery",
-                    f"{count:,} of {counted(total, item)}",
+                    f"{count:,} of {pluralize(total, item)}",
                     run=run.id,
                     true=true,
                     predicted=predicted,

@@ -7,7 +7,7 @@ import streamlit as st
 
 from engine.audit.inspection import DEFAULT_THRESHOLD, load_inspection
 from engine.base.errors import LoupeError
-from engine.base.text import SPLIT_NAMES, counted
+from engine.base.text import SPLIT_NAMES, pluralize
 from engine.data.catalogue import item_of
 from engine.data.dataset import Dataset
 from engine.evaluation.metrics import wilson_interval
@@ -47,7 +47,7 @@ def show_headline(run: Run, predictions: Predictions, result: dict) -> None:
 
 
 def _figures(run: Run, predictions: Predictions, result: dict) -> list[Figure]:
-    count, right = len(predictions), int(predictions.right.sum())
+    count, right = len(predictions), int(predictions.correct.sum())
     item = item_of(run.recipe.dataset)
     figures = [
         Figure(
@@ -55,7 +55,7 @@ def _figures(run: Run, predictions: Predictions, result: dict) -> list[Figure]:
             f"{predictions.accuracy:.2%}",
             in_words(right, count),
         ),
-        Figure("Mistakes", f"{count - right:,}", f"of {counted(count, item)}"),
+        Figure("Mistakes", f"{count - right:,}", f"of {pluralize(count, item)}"),
     ]
     top = result["top_5_accuracy"]
     if top is not None:
@@ -103,11 +103,11 @@ def _show_leaks(run: Run, predictions: Predictions) -> None:
     if seen.all():
         st.caption(f"All of these {item}s {have} in the training set: this accuracy says nothing about new ones.")
         return
-    unseen = predictions.only(~seen)
-    right = int(unseen.right.sum())
+    unseen = predictions.subset(~seen)
+    right = int(unseen.correct.sum())
     low, high = wilson_interval(right, len(unseen))
     st.markdown(
-        f"Without the {counted(twins, item)} that {have} in the training set: **{unseen.accuracy:.2%}** "
+        f"Without the {pluralize(twins, item)} that {have} in the training set: **{unseen.accuracy:.2%}** "
         f"({right:,} of {len(unseen):,}, 95% interval {low:.2%} to {high:.2%})."
     )
 

@@ -9,7 +9,7 @@ import streamlit as st
 from engine.base.errors import LoupeError
 from engine.data.catalogue import item_of
 from engine.data.dataset import Dataset
-from engine.data.source_files import open_origins
+from engine.data.source_files import open_source_files
 from engine.evaluation.metrics import report
 from engine.evaluation.predictions import Predictions
 from engine.runs.run import Run, dataset_of
@@ -80,13 +80,13 @@ def prediction_table(predictions: Predictions, dataset: Dataset | None) -> pd.Da
     """Make a table of predictions, an image a row; with file names where the dataset has them."""
     names = predictions.classes
     columns: dict[str, Any] = {"index": predictions.indices}
-    origins = open_origins(dataset, predictions.stored_in) if dataset else None
+    origins = open_source_files(dataset, predictions.stored_in) if dataset else None
     if origins:
         columns["file"] = [origins.of(index)["file"] for index in predictions.indices.tolist()]
     columns |= {
         "true": [names[label] for label in predictions.labels],
         "predicted": [names[label] for label in predictions.predicted],
-        "right": predictions.right,
+        "right": predictions.correct,
         "confidence": predictions.confidence,
         "loss": predictions.losses,
     }

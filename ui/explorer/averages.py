@@ -41,9 +41,9 @@ def show_averages(dataset: Dataset) -> None:
     st.markdown(
         "**Where each class varies.** Bright where its images differ from their mean, on the same scale for all."
     )
-    highest = max(average.deviation.max() for average in averages.values()) or 1.0
+    highest = max(average.std.max() for average in averages.values()) or 1.0
     varied = contact_sheet(
-        [_tile(dataset, label, average, average.deviation * (255 / highest)) for label, average in averages.items()],
+        [_tile(dataset, label, average, average.std * (255 / highest)) for label, average in averages.items()],
         name="variation of each class",
         key="deviations",
         width=104,

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from engine.base.text import SPLIT_NAMES, listed
+from engine.base.text import SPLIT_NAMES, join_words
 from engine.data.dataset import Dataset
 from ui.charts import CONFIG, class_counts
 from ui.wording import plain
@@ -53,4 +53,4 @@ def balance_in_words(classes: tuple[str, ...], counts: dict[str, list[int]], wha
 
 def _some(names: list[str]) -> str:
     shown = [plain(name) for name in names[:5]]
-    return listed([*shown, f"{len(names) - 5:,} more"] if len(names) > 5 else shown)
+    return join_words([*shown, f"{len(names) - 5:,} more"] if len(names) > 5 else shown)

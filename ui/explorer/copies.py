@@ -9,17 +9,17 @@ from engine.audit.inspection import (
     DEFAULT_THRESHOLD,
     MAX_DISTANCE,
     Inspection,
-    Odd,
+    Outlier,
     Pair,
     Place,
     Progress,
     inspect,
     load_inspection,
 )
-from engine.base.progress import result_of
-from engine.base.text import counted
+from engine.base.progress import run_to_end
+from engine.base.text import pluralize
 from engine.data.dataset import Dataset
-from engine.data.source_files import open_origins, original_sizes
+from engine.data.source_files import open_source_files, original_sizes
 from ui.contact_sheet import Tile, contact_sheet, enlarged
 from ui.explorer.look import show_large
 from ui.wording import plain
@@ -47,7 +47,7 @@ def _inspection(name: str, fingerprint: str, _dataset: Dataset) -> Inspection:
         share = progress.done / progress.total if progress.total else 0.0
         bar.progress(min(share, 1.0), text=f"{progress.stage}: {progress.done:,} of {progress.total:,}")
 
-    found = result_of(inspect(_dataset, original_sizes(_dataset)), tell)
+    found = run_to_end(inspect(_dataset, original_sizes(_dataset)), tell)
     bar.empty()
     return found
 
@@ -69,7 +69,7 @@ def show_copies(dataset: Dataset) -> None:
     st.markdown(leaks_in_words(dataset, inspection, threshold))
     st.markdown(_pairs_in_words(inspection, near))
     pairs = [(pair, "exact copies") for pair in inspection.exact]
-    pairs += [(pair, f"{counted(pair.distance, 'bit')} apart") for pair in near]
+    pairs += [(pair, f"{pluralize(pair.distance, 'bit')} apart") for pair in near]
     shown = [(pair, how) for pair, how in pairs if KINDS[kind](pair)]
     if not shown:
         st.success(f"No copies to show ({kind}).", icon=":material/check:")
@@ -98,10 +98,10 @@ def leaks_in_words(dataset: Dataset, inspection: Inspection, threshold: int) -> 
 
 def _pairs_in_words(inspection: Inspection, near: tuple[Pair, ...]) -> str:
     different = sum(not pair.same_label for pair in (*inspection.exact, *near))
-    exact = counted(len(inspection.exact), "exact copy").replace("copys", "copies")
-    words = f"{exact} (the same pixels) and {counted(len(near), 'pair')} of near copies"
+    exact = pluralize(len(inspection.exact), "exact copy").replace("copys", "copies")
+    words = f"{exact} (the same pixels) and {pluralize(len(near), 'pair')} of near copies"
     if different:
-        words += f"; **{counted(different, 'pair')} with different labels**, of which one must be wrong"
+        words += f"; **{pluralize(different, 'pair')} with different labels**, of which one must be wrong"
     if inspection.near_cut:
         words += "; there are more, the closest are kept"
     return words + "."
@@ -139,7 +139,7 @@ def _pair_tile(dataset: Dataset, number: int, pair: Pair, how: str) -> Tile:
 def _show_pair(dataset: Dataset, pair: Pair, how: str) -> None:
     for column, place in zip(st.columns(2), (pair.first, pair.second), strict=True):
         column.image(enlarged(_image(dataset, place), 280))
-        origins = open_origins(dataset, place.split)
+        origins = open_source_files(dataset, place.split)
         file = f" · {plain(origins.of(place.index)['file'])}" if origins is not None else ""
         label = plain(_label(dataset, place))
         column.markdown(f"**{label}** · image {place.index:,} of {place.split}{file}")
@@ -157,7 +157,7 @@ def show_odd(dataset: Dataset) -> None:
         )
         return
     st.markdown(
-        f"**{counted(len(odd), 'odd image')}** of {count:,}, the worst first. Odd is beside the other images of this "
+        f"**{pluralize(len(odd), 'odd image')}** of {count:,}, the worst first. Odd is beside the other images of this "
         "dataset: look whether they belong in it."
     )
     first = _page(len(odd), "odd-page")
@@ -168,7 +168,7 @@ def show_odd(dataset: Dataset) -> None:
         show_large(dataset, odd[picked].split, odd[picked].index, odd[picked].reason)
 
 
-def _odd_tile(dataset: Dataset, number: int, odd: Odd) -> Tile:
+def _odd_tile(dataset: Dataset, number: int, odd: Outlier) -> Tile:
     place = Place(odd.split, odd.index)
     name = _name(dataset, place)
     return Tile(number, _image(dataset, place), f"{name}; {odd.reason}", (odd.reason.partition(":")[0], name))

@@ -5,9 +5,9 @@ from typing import Never
 import numpy as np
 import streamlit as st
 
-from engine.base.text import in_bytes
+from engine.base.text import format_bytes
 from engine.data.dataset import Dataset
-from engine.data.source_files import open_origins
+from engine.data.source_files import open_source_files
 from ui.contact_sheet import Tile, contact_sheet, enlarged
 from ui.wording import plain
 
@@ -91,8 +91,8 @@ def take_choices() -> dict[str, str]:
 def tile(dataset: Dataset, split_name: str, index: int, *lines: str) -> Tile:
     """Make the tile of an image, with its class below, or other lines."""
     split = dataset.splits[split_name]
-    truth = dataset.classes[split.labels[index]]
-    return Tile(index, split.images[index], f"{truth}, image {index} of {split_name}", lines or (truth,))
+    true_class = dataset.classes[split.labels[index]]
+    return Tile(index, split.images[index], f"{true_class}, image {index} of {split_name}", lines or (true_class,))
 
 
 @st.dialog("One image")
@@ -106,11 +106,13 @@ def show_large(dataset: Dataset, split_name: str, index: int, reason: str = "") 
         "Place": f"index {index:,} of the {len(split):,} images in {split_name}",
         "Size": f"{width} x {height} pixels, {'grey' if channels == 1 else 'colour'}",
     }
-    origins = open_origins(dataset, split_name)
+    origins = open_source_files(dataset, split_name)
     if origins is not None:
         was = origins.of(index)
         facts["File"] = plain(was["file"])
-        facts["Originally"] = f"{was['width']:,} x {was['height']:,} pixels, {was['mode']}, {in_bytes(was['bytes'])}"
+        facts["Originally"] = (
+            f"{was['width']:,} x {was['height']:,} pixels, {was['mode']}, {format_bytes(was['bytes'])}"
+        )
     if reason:
         facts["Odd"] = plain(reason)
     st.markdown("\n".join(f"- {name}: **{fact}**" for name, fact in facts.items()))

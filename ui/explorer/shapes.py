@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from engine.base.text import in_bytes
+from engine.base.text import format_bytes
 from engine.data.dataset import Dataset
-from engine.data.source_files import Origins, open_origins
-from engine.data.statistics import mean_and_deviation, pixel_levels
+from engine.data.source_files import SourceFiles, open_source_files
+from engine.data.statistics import mean_and_std, pixel_levels
 from ui.charts import CONFIG, histogram, level_chart
 
 MODES = {
@@ -29,7 +29,7 @@ MODES = {
 def show_shapes(dataset: Dataset) -> None:
     split = st.selectbox("Split", list(dataset.splits), key="split", bind="query-params", width=220)
     st.subheader("As files")
-    origins = open_origins(dataset, split)
+    origins = open_source_files(dataset, split)
     height, width, channels = dataset.image_shape
     colour = "one channel (grey)" if channels == 1 else "three channels (colour)"
     if origins is None:
@@ -42,7 +42,7 @@ def show_shapes(dataset: Dataset) -> None:
     st.subheader("As pixels")
     levels = pixel_levels(dataset)
     st.plotly_chart(level_chart(levels), config=CONFIG, key="levels")
-    mean, deviation = mean_and_deviation(levels)
+    mean, deviation = mean_and_std(levels)
     names = ["grey"] if channels == 1 else ["red", "green", "blue"]
     rows = {"Channel": names, "Mean": mean, "Deviation": deviation, "Mean (of 255)": 255 * mean}
     st.dataframe(
@@ -62,7 +62,7 @@ def show_shapes(dataset: Dataset) -> None:
     )
 
 
-def _files(origins: Origins) -> None:
+def _files(origins: SourceFiles) -> None:
     widths, heights, sizes = origins.column("width"), origins.column("height"), origins.column("bytes")
     measures = {
         "width (pixels)": widths,
@@ -83,6 +83,6 @@ def _files(origins: Origins) -> None:
         for mode, count in sorted(zip(modes, counts, strict=True), key=lambda m: -m[1])
     )
     st.markdown(
-        f"{'All were' if same else 'Median'} {size}; a median of {in_bytes(float(np.median(sizes)))} a file, "
-        f"{in_bytes(float(sizes.sum()))} in all. Kinds: {kinds}."
+        f"{'All were' if same else 'Median'} {size}; a median of {format_bytes(float(np.median(sizes)))} a file, "
+        f"{format_bytes(float(sizes.sum()))} in all. Kinds: {kinds}."
     )

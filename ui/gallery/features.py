@@ -7,7 +7,7 @@ import numpy as np
 import streamlit as st
 
 from engine.base.errors import LoupeError
-from engine.base.text import duration
+from engine.base.text import format_duration
 from engine.runs.run import Run
 from ui.wording import show_problem
 
@@ -45,8 +45,8 @@ def have_features(features: "Features", rows: np.ndarray, what: str, key: str) -
         with place.container():
             asked = st.button(f"Put the {what} through the network", icon=":material/play_arrow:", key=key)
             st.caption(
-                f"{missing:,} of {len(rows):,} are left, which takes about {duration(takes)}. Done once for this run, "
-                "and kept beside the dataset; it may be left and goes on where it was."
+                f"{missing:,} of {len(rows):,} are left, which takes about {format_duration(takes)}. Done once for "
+                "this run, and kept beside the dataset; it may be left and goes on where it was."
             )
         if not asked:
             return False
@@ -62,7 +62,9 @@ def have_features(features: "Features", rows: np.ndarray, what: str, key: str) -
                 st.rerun()
             if passed > told + 0.2:
                 told = passed
-                bar.progress(min(done / missing, 1.0), text=f"{done:,} of {missing:,} {what}, {duration(left)} left")
+                bar.progress(
+                    min(done / missing, 1.0), text=f"{done:,} of {missing:,} {what}, {format_duration(left)} left"
+                )
     except LoupeError as error:
         show_problem(error)
         return False

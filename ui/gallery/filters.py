@@ -19,7 +19,7 @@ def choose_images(predictions: Predictions, item: str) -> tuple[np.ndarray, str]
     known = one_of(predictions.classes)
     above, below = st.columns(3), st.columns(3)
     which = above[0].selectbox("Show", list(SHOW), **tie("show", "mistakes", one_of(SHOW), to_first_page))
-    truth = above[1].selectbox("True class", **any_class, **tie("true", None, known, to_first_page))
+    true_class = above[1].selectbox("True class", **any_class, **tie("true", None, known, to_first_page))
     answer = above[2].selectbox("Predicted class", **any_class, **tie("predicted", None, known, to_first_page))
     orders = [*ORDERS, RANDOM]
     order = below[0].selectbox("Sort by", orders, **tie("sort", orders[0], one_of(orders), to_first_page))
@@ -35,10 +35,10 @@ def choose_images(predictions: Predictions, item: str) -> tuple[np.ndarray, str]
             help="The same seed, the same order.",
             **tie("seed", 0, lambda text: whole_number(text, HIGHEST_SEED), to_first_page),
         )
-    rows = select(predictions, true=truth, predicted=answer, right=SHOW[which], confidence=(low, high))
+    rows = select(predictions, true=true_class, predicted=answer, right=SHOW[which], confidence=(low, high))
     words = {"mistakes": "mistake", "right": "right answer", "all": item}[which] + ("" if len(rows) == 1 else "s")
-    if truth:
-        words += f" of true class {truth}"
+    if true_class:
+        words += f" of true class {true_class}"
     if answer:
         words += f" taken for {answer}"
     if (low, high) != (0, 1):

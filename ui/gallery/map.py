@@ -8,8 +8,8 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from engine.base.errors import LoupeError
-from engine.base.progress import result_of
-from engine.base.text import sure
+from engine.base.progress import run_to_end
+from engine.base.text import format_probability
 from engine.data.catalogue import item_of
 from engine.data.dataset import Dataset
 from engine.evaluation.predictions import Predictions
@@ -154,7 +154,7 @@ def _tsne(run: Run, predictions: Predictions, features: "Features", indices: np.
         if progress.done:
             bar.progress(progress.done / progress.total, text=f"{progress.done:,} of {progress.total:,} iterations")
 
-    places = result_of(tsne(_values(features, indices)), tell)
+    places = run_to_end(tsne(_values(features, indices)), tell)
     place.empty()
     with suppress(LoupeError):  # the map is there all the same, and is computed again next time
         save_places(path, places, key)
@@ -184,7 +184,7 @@ def map_chart(
                 int(row),
                 names[predictions.labels[row]],
                 names[predictions.predicted[row]],
-                sure(predictions.confidence[row]),
+                format_probability(predictions.confidence[row]),
             ]
             for row in rows
         ]
@@ -201,7 +201,7 @@ def map_chart(
         )
 
     if by == COLOURS[2]:
-        right = predictions.right[placed]
+        right = predictions.correct[placed]
         add(coloured & right, "right", {"color": RIGHT, "symbol": "circle"})
         add(coloured & ~right, "wrong", {"color": WRONG, "symbol": "x", "size": 8})
     else:

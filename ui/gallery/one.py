@@ -6,7 +6,7 @@ import numpy as np
 import streamlit as st
 
 from engine.base.errors import LoupeError
-from engine.base.text import counted, sure
+from engine.base.text import format_probability, pluralize
 from engine.data.catalogue import item_of
 from engine.data.dataset import Dataset
 from engine.evaluation.predictions import Predictions, top
@@ -96,23 +96,25 @@ def _close(place: int | None) -> None:
 
 
 def _show_verdict(predictions: Predictions, row: int) -> None:
-    truth, answer = (plain(predictions.classes[labels[row]]) for labels in (predictions.labels, predictions.predicted))
-    right = predictions.right[row]
+    true_class, answer = (
+        plain(predictions.classes[labels[row]]) for labels in (predictions.labels, predictions.predicted)
+    )
+    right = predictions.correct[row]
     verdict = ":green[:material/check: recognised]" if right else f":orange[:material/close: taken for **{answer}**]"
-    st.markdown(f"**{truth}**, {verdict} with {sure(predictions.confidence[row])}")
+    st.markdown(f"**{true_class}**, {verdict} with {format_probability(predictions.confidence[row])}")
 
 
 def _show_answer(predictions: Predictions, dataset: Dataset, row: int, item: str) -> None:
-    truth = predictions.classes[predictions.labels[row]]
+    true_class = predictions.classes[predictions.labels[row]]
     of_truth = predictions.probabilities[row, predictions.labels[row]]
     st.plotly_chart(
-        probability_bars(top(predictions.probabilities[row], predictions.classes), truth),
+        probability_bars(top(predictions.probabilities[row], predictions.classes), true_class),
         config=CONFIG,
         key="probabilities",
     )
     facts = [
-        f"The true class got {sure(of_truth)}: a loss of **{predictions.losses[row]:.3g} nats**, rank "
-        f"{rank(predictions, row):,} of {counted(len(predictions), item)} by loss, the highest first.",
+        f"The true class got {format_probability(of_truth)}: a loss of **{predictions.losses[row]:.3g} nats**, rank "
+        f"{rank(predictions, row):,} of {pluralize(len(predictions), item)} by loss, the highest first.",
         f"{item.capitalize()}: **{plain(name_of(predictions, dataset, row))}**",
     ]
     st.markdown("\n".join(f"- {fact}" for fact in facts))
@@ -192,13 +194,13 @@ def _show_neighbours(run: Run, classifier: "Classifier", predictions: Prediction
     if dataset.kind == "table":
         _show_nearest_rows(dataset, found)
     else:
-        truth = int(predictions.labels[row])
-        tiles = [_neighbour_tile(dataset, neighbour, truth) for neighbour in found]
+        true_class = int(predictions.labels[row])
+        tiles = [_neighbour_tile(dataset, neighbour, true_class) for neighbour in found]
         picked = contact_sheet(tiles, name="nearest training images", key="neighbours", width=92)
         if picked is not None:
             show_large(dataset, "train", picked)
     st.caption(
-        f"Of the {counted(len(rows), item)} that it was trained on, those whose {features.width:,} features, the "
+        f"Of the {pluralize(len(rows), item)} that it was trained on, those whose {features.width:,} features, the "
         "numbers that it answers from, are nearest; at a distance of 0 is an exact copy. "
         + ("Solid green frame: of its own class; dashed orange: of another." if dataset.kind == "images" else "")
     )
@@ -214,14 +216,14 @@ def _nearest(
     return nearest(_features, _rows, _picture)
 
 
-def _neighbour_tile(dataset: Dataset, neighbour: "Neighbour", truth: int) -> Tile:
+def _neighbour_tile(dataset: Dataset, neighbour: "Neighbour", true_class: int) -> Tile:
     name = dataset.classes[neighbour.label]
     return Tile(
         index=neighbour.index,
         image=dataset.splits["train"].images[neighbour.index],
         title=f"{name}, training image {neighbour.index:,}, at a distance of {neighbour.distance:.3g}",
         lines=(name, f"{neighbour.distance:.3g}"),
-        mark="right" if neighbour.label == truth else "wrong",
+        mark="right" if neighbour.label == true_class else "wrong",
     )
 
 

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from engine.base.errors import LoupeError
-from engine.base.text import sure
+from engine.base.text import format_probability
 from engine.data.dataset import Dataset
 from engine.evaluation.predictions import Predictions
 from engine.runs.run import Run
@@ -33,10 +33,10 @@ def show_rows(predictions: Predictions, dataset: Dataset, rows: np.ndarray) -> i
     stored = predictions.indices[rows]
     names = np.array(predictions.classes, dtype=object)
     answers = {
-        "": np.where(predictions.right[rows], "✓ right", "✗ wrong"),
+        "": np.where(predictions.correct[rows], "✓ right", "✗ wrong"),
         "True class": names[predictions.labels[rows]],
         "Predicted class": names[predictions.predicted[rows]],
-        "Confidence": [sure(confidence) for confidence in predictions.confidence[rows]],
+        "Confidence": [format_probability(confidence) for confidence in predictions.confidence[rows]],
     }
     numbers = dataset.splits[predictions.stored_in].images[stored]
     features = {f"x{number}": column for number, column in enumerate(numbers.T, start=1)}

@@ -10,7 +10,7 @@ from PIL import Image
 from engine.base.errors import LoupeError
 from engine.images.pictures import Original, Picture, open_picture
 from engine.runs.run import Run
-from ui.classifying.answers import SIDE, Look
+from ui.classifying.answers import SIDE, ClassifiedPicture
 from ui.classifying.inputs import Given
 from ui.contact_sheet import enlarged
 from ui.tables import state_of
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from engine.inference.saliency import Saliency
 
 
-def ask(run: Run, given: Given, normalize: bool) -> tuple[dict[str, Any], Look | None]:
+def classify_one(run: Run, given: Given, normalize: bool) -> tuple[dict[str, Any], ClassifiedPicture | None]:
     """Classify a picture: its row in a table, and what can be looked into, None where it could not be classified."""
     content = given.content if given.pixels is None else given.pixels.tobytes()
     digest = hashlib.sha256(content or b"").hexdigest()
@@ -31,7 +31,7 @@ def ask(run: Run, given: Given, normalize: bool) -> tuple[dict[str, Any], Look |
 @st.cache_data(max_entries=200, show_spinner="Classifying")
 def _ask(
     digest: str, name: str, true: str | None, run: str, state: tuple, normalize: bool, _given: Given, _run: Run
-) -> tuple[dict[str, Any], Look | None]:
+) -> tuple[dict[str, Any], ClassifiedPicture | None]:
     from engine.inference.batch import Answer, answer
     from engine.inference.classifier import load_classifier
 
@@ -45,7 +45,7 @@ def _ask(
     original.thumbnail((2 * SIDE, 2 * SIDE))
     row = found.as_row() | ({"true": true} if true else {})
     seen: Any = found.seen
-    return row, Look(list(found.top), list(found.notes), found.size, np.asarray(original), seen)
+    return row, ClassifiedPicture(list(found.top), list(found.notes), found.size, np.asarray(original), seen)
 
 
 def _opened(given: Given, channels: int) -> Picture:
@@ -55,7 +55,7 @@ def _opened(given: Given, channels: int) -> Picture:
     return Picture(np.array(given.pixels), Original(width, height, ""), "")
 
 
-def show_evidence(run: Run, classifier: "Classifier", look: Look) -> None:
+def show_evidence(run: Run, classifier: "Classifier", look: ClassifiedPicture) -> None:
     """Show where in a picture the evidence for the answer is, laid over what the model sees."""
     from engine.inference.saliency import overlay
 
