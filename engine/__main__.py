@@ -8,19 +8,20 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from engine.advice.advice_job import answer
 from engine.audit.inspection import DEFAULT_THRESHOLD, MAX_DISTANCE, as_document, inspect, load_inspection
 from engine.base.errors import LoupeError, reason_of
 from engine.base.paths import weights_folder
 from engine.base.progress import run_to_end
 from engine.base.text import format_bytes, format_probability, join_words, pluralize, printable
-from engine.data import catalogue
-from engine.data.dataset import Dataset, is_prepared, open_dataset
+from engine.data import catalogue, download_job
+from engine.data.dataset import is_prepared, open_dataset
 from engine.data.source_files import BAD_FILES, original_sizes, read_bad_files
 from engine.evaluation import comparison
 from engine.evaluation.metrics import wilson_interval
@@ -72,7 +73,7 @@ def list_datasets(args: argparse.Namespace) -> tuple[object, str, int]:
 def get_dataset(args: argparse.Namespace) -> tuple[object, str, int]:
     """Fetch and prepare one dataset."""
     said = 0.0
-    for progress in catalogue.get_dataset(args.name):
+    for progress in download_job.get_dataset(args.name):
         if progress.total and time.monotonic() - said > 1:
             until = "" if progress.seconds_left is None else f", {progress.seconds_left:,.0f} s left"
             say(f"{progress.done / 1e6:.1f} of {progress.total / 1e6:.1f} MB{until}")
@@ -210,61 +211,22 @@ def train(args: argparse.Namespace) -> tuple[object, str, int]:
     return _follow(runs.start(_recipe(args)))
 
 
-def _ready(recipe: recipes.Recipe) -> tuple[recipes.Recipe, Dataset]:
-    """Get what a recipe needs that is not here, and settle how this machine runs it."""
-    os.environ |= runs.WORKER_ENVIRONMENT  # before torch is imported, which its threads go by
-    from engine.training import tuning
-    from engine.training.pretrained import fetch_weights
-
-    runs.require_sources(recipe)
-    downloads = [catalogue.get_dataset(recipe.dataset)]
-    if recipe.weights == "imagenet":
-        downloads.append(fetch_weights(recipe.model))
-    for download in downloads:
-        for progress in download:
-            if progress.total:
-                say(f"downloading: {progress.done / 1e6:.1f} of {progress.total / 1e6:.1f} MB")
-    dataset = open_dataset(recipe.dataset)
-    recipe = tuning.resolve(tuning.choose_device(recipe), dataset)
-    tuning.apply_settings(recipe)
-    return recipe, dataset
-
-
 def rehearse(args: argparse.Namespace) -> tuple[object, str, int]:
     """The one-minute check: try a recipe before a long run, and say what to expect."""
-    from engine.advice.rehearsal import rehearse as rehearse_recipe
-
-    checks = run_to_end(rehearse_recipe(*_ready(_recipe(args))), say)
-    lines = [f"{check.verdict:4}  {check.name}: {check.text}" for check in checks]
-    return [check.as_document() for check in checks], "\n".join(lines), 0
+    checks = run_to_end(_answer("rehearse", args), say)
+    return checks, "\n".join(f"{check['verdict']:4}  {check['name']}: {check['text']}" for check in checks), 0
 
 
 def find_rate(args: argparse.Namespace) -> tuple[object, str, int]:
     """Find a learning rate: train at rising rates for a moment, and see where the loss falls."""
-    import torch
+    curve = run_to_end(_answer("find-rate", args), _now_and_then(str))
+    found = "none" if curve["suggestion"] is None else f"{curve['suggestion']:g}"
+    return curve, f"learning_rate {found}. {curve['reason']}", 0
 
-    from engine.advice.rate_finder import RATES, find_learning_rate
-    from engine.base.machine import is_out_of_memory
-    from engine.training.loop import Training
-    from engine.training.pretrained import load_pretrained
-    from engine.training.worker import too_little_memory
 
-    def in_words(record: Step | Extracting) -> str:
-        if isinstance(record, Extracting):
-            return f"features of {record.done:,} of {record.total:,} images"
-        return f"step {record.step:,}, {RATES} rates at most"
-
-    recipe, dataset = _ready(_recipe(args))
-    try:
-        training = Training(recipe, dataset, torch.device(recipe.device))
-        load_pretrained(training.model, recipe)
-        curve = run_to_end(find_learning_rate(training, dataset), _now_and_then(in_words))
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-        raise LoupeError(too_little_memory(recipe)) from error
-    found = "none" if curve.suggestion is None else f"{curve.suggestion:g}"
-    return curve.as_document(), f"learning_rate {found}. {curve.reason}", 0
+def _answer(question: str, args: argparse.Namespace) -> Generator[str, None, Any]:
+    os.environ |= WORKER_ENVIRONMENT  # before torch is imported, which its threads go by
+    return answer(question, _recipe(args))
 
 
 def resume(args: argparse.Namespace) -> tuple[object, str, int]:
