@@ -16,7 +16,7 @@ from engine.recipes.backbones import BACKBONES, rank_for_images
 from engine.recipes.recipe import ABOUT, FIELDS, MACHINE_FIELDS, MODELS, RECIPES, TYPES, Recipe, change
 from engine.runs.run import list_runs
 from ui.augmentation import choose_augmentation
-from ui.tables import label
+from ui.tables import label, recipe_of
 
 # The networks that take rows of numbers; all take images.
 MODELS_OF_ROWS = ("mlp",)
@@ -117,7 +117,7 @@ def _runs_of(model: str) -> list[str]:
     found = []
     for run in list_runs()[:LATEST_RUNS]:
         try:
-            if run.recipe.model == model and run.weights.exists():
+            if recipe_of(run).model == model and run.weights.exists():
                 found.append(run.id)
         except LoupeError:  # its recipe is damaged
             continue

@@ -83,7 +83,7 @@ class Classifier:
 
     def _resize(self, picture: np.ndarray) -> Tensor:
         """Bring a picture to the model's size: (1, height, width, channels) on its device, not rounded."""
-        self.preprocessing.image_shape  # noqa: B018 - refuses a model of rows
+        self.preprocessing.require_images()
         # A copy: torch warns about arrays that it may not write to, as those of Pillow are.
         pixels = torch.from_numpy(np.array(picture)[np.newaxis]).to(next(self.model.parameters()).device)
         with torch.inference_mode():
@@ -142,7 +142,7 @@ def gather(
 
     inputs: what to give the classifier for the images of the stored split, where that is not the images themselves.
     """
-    stored_in, indices = find_split(dataset, run.recipe, split)
+    stored_in, indices = find_split(dataset, run.read_recipe(), split)
     stored = dataset.splits[stored_in]
     batches: list[np.ndarray] = []
     done = 0

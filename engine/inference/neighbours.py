@@ -36,7 +36,7 @@ def training_features(classifier: Classifier, dataset: Dataset) -> Features:
 
 def training_rows(run: Run, dataset: Dataset) -> np.ndarray:
     """Return the indices of the images that a run was trained on, in order: without those held back from it."""
-    return np.sort(find_split(dataset, run.recipe, "train")[1].numpy())
+    return np.sort(find_split(dataset, run.read_recipe(), "train")[1].numpy())
 
 
 def nearest(features: Features, rows: np.ndarray, picture: np.ndarray, most: int = 12) -> list[Neighbour]:

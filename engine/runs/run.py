@@ -7,7 +7,6 @@ import subprocess
 import time
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
 from pathlib import Path
 
 from filelock import FileLock
@@ -85,8 +84,8 @@ class Run:
         """Return the lock that the run's process holds as long as it lives."""
         return FileLock(self.path / "lock")
 
-    @cached_property
-    def recipe(self) -> Recipe:
+    def read_recipe(self) -> Recipe:
+        """Read what the run trains, as its file says now; raises LoupeError for a damaged or missing one."""
         try:
             values = json.loads((self.path / "recipe.json").read_text())
             if not isinstance(values, dict):
@@ -228,10 +227,11 @@ def weights_of_run(recipe: Recipe) -> Path:
             f"weights is {recipe.weights!r}, but must be none, imagenet, the name of an earlier run, or a file "
             f"({', '.join(WEIGHT_FILES)}). {error}"
         ) from error
-    if run.recipe.model != recipe.model:
+    trained = run.read_recipe().model
+    if trained != recipe.model:
         raise LoupeError(
-            f"The run {run.id} trained {run.recipe.model}, and its weights do not fit {recipe.model}. Set model to "
-            f"{run.recipe.model}, or choose another run."
+            f"The run {run.id} trained {trained}, and its weights do not fit {recipe.model}. Set model to {trained}, "
+            "or choose another run."
         )
     if not run.weights.exists():
         raise LoupeError(f"The run {run.id} has no weights: it did not get as far as saving a model. Choose another.")
@@ -271,7 +271,7 @@ def resume(run: Run, epochs: int | None = None) -> None:
     status = run.status(history)
     if status in ACTIVE:
         raise LoupeError(f"The run {run.id} is still going on, so there is nothing to resume.")
-    recipe = run.recipe
+    recipe = run.read_recipe()
     made = len(history.epochs)
     # Patience may have ended it early, and is given anew only to a run that is made longer than it was to be.
     had = max(made, recipe.epochs) if status == "finished" else made
@@ -297,7 +297,7 @@ def resume(run: Run, epochs: int | None = None) -> None:
 
 def require_same_dataset(run: Run, history: History) -> None:
     """Raise LoupeError for a run whose dataset is gone, or another by now."""
-    dataset = open_dataset(run.recipe.dataset)
+    dataset = open_dataset(run.read_recipe().dataset)
     if history.started and history.started.fingerprint != dataset.fingerprint:
         raise LoupeError(
             f"The dataset {dataset.name} has changed since the run {run.id} began, so it cannot go on. Bring the old "
@@ -307,7 +307,7 @@ def require_same_dataset(run: Run, history: History) -> None:
 
 def dataset_of(run: Run, predictions: Predictions) -> Dataset:
     """Open the dataset that a run's predictions are of; raises LoupeError when it is gone, or another by now."""
-    name = run.recipe.dataset
+    name = run.read_recipe().dataset
     if not is_prepared(name):
         raise LoupeError(
             f"The dataset {name} is not here any more, so its pictures cannot be shown; the figures stand. "

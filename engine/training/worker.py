@@ -76,7 +76,7 @@ def execute(run: Run) -> None:
             log.append(Failed(str(error)))
         except Exception as error:
             if is_out_of_memory(error):
-                log.append(Failed(too_little_memory(Run(run.path).recipe)))
+                log.append(Failed(too_little_memory(run.read_recipe())))
                 return
             traceback.print_exc()
             log.append(
@@ -101,7 +101,7 @@ def too_little_memory(recipe: Recipe) -> str:
 
 def _prepare(run: Run, log: Log) -> None:
     """Get the dataset and the weights to start from if they are not here."""
-    recipe = run.recipe
+    recipe = run.read_recipe()
     log.append(Preparing(0, 0))
     if not is_prepared(recipe.dataset):
         _wait_for(get_dataset(recipe.dataset), run, log)
@@ -127,7 +127,7 @@ def _train_in_turn(run: Run, log: Log) -> None:
     """Wait for the device, then train. Runs that wait get it in the order in which they were made."""
     from engine.training import tuning  # imports torch
 
-    recipe = tuning.choose_device(run.recipe)  # as far as it can be told before the device is free
+    recipe = tuning.choose_device(run.read_recipe())  # as far as it can be told before the device is free
     device = FileLock(run.path.parent / f".{recipe.device}.lock")
     waiting = False
     while _others_are_ahead(run) or not _acquire(device):
@@ -168,7 +168,6 @@ def _train(run: Run, recipe: Recipe, log: Log) -> None:
     dataset = open_dataset(recipe.dataset)
     recipe = tuning.resolve(recipe, dataset)
     run.write_recipe(recipe)
-    run = Run(run.path)
     tuning.apply_settings(recipe)
     note = None
     if run.checkpoint.exists():
@@ -323,9 +322,9 @@ def _end(run: Run, log: Log, training: Training, dataset: Dataset, stopped: bool
     told = ThrottledLog(log)
     for split in ("val", "test"):
         figures |= {f"{split}_loss": None, f"{split}_accuracy": None}
-        if not has_split(dataset, run.recipe, split):
+        if not has_split(dataset, training.recipe, split):
             continue
-        extracting = source_of_evaluation(training, dataset, *find_split(dataset, run.recipe, split))
+        extracting = source_of_evaluation(training, dataset, *find_split(dataset, training.recipe, split))
         source = run_to_end(extracting, told.append)
         kind = HeadClassifier if training.was_frozen else Classifier
         classifier = kind(source.network, training.preprocessing)

@@ -144,9 +144,9 @@ def test_train_answers_with_its_figures(trained: Trained) -> None:
         "published": None,
     }
     assert ended.test_accuracy > 0.7
-    resolved = {"precision": run.recipe.precision, "convolutions": run.recipe.convolutions}
+    resolved = {"precision": run.read_recipe().precision, "convolutions": run.read_recipe().convolutions}
     assert "auto" not in resolved.values()
-    assert run.recipe == change(RECIPES["digits-quick"], {"epochs": 2, "threads": 1, "device": "cpu"} | resolved)
+    assert run.read_recipe() == change(RECIPES["digits-quick"], {"epochs": 2, "threads": 1, "device": "cpu"} | resolved)
 
 
 def test_train_tells_its_progress_on_stderr(trained: Trained) -> None:
@@ -222,7 +222,7 @@ def test_resume_makes_a_finished_run_longer(resumed: Trained) -> None:
     assert answer.document.keys() == TRAIN_KEYS
     assert (answer.document["status"], answer.document["epochs"]) == ("finished", 3)
     assert [epoch.epoch for epoch in run.history().epochs] == [1, 2, 3]
-    assert run.recipe.epochs == 3
+    assert run.read_recipe().epochs == 3
     told = [line.split(":")[0] for line in answer.stderr.splitlines() if re.match(r"epoch \d+: ", line)]
     assert told == ["epoch 3"]
 

@@ -53,7 +53,7 @@ def test_it_is_listed_with_what_it_came_to(earlier):
     history = earlier.history()
     assert earlier.status(history) == "stopped"
     assert len(history.epochs) == history.ended.epochs == 3
-    assert (earlier.recipe.epochs, earlier.recipe.patience) == (40, 30)
+    assert (earlier.read_recipe().epochs, earlier.read_recipe().patience) == (40, 30)
 
 
 def test_its_figures_follow_from_its_predictions(earlier):
