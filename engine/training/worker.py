@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from engine.base.errors import LoupeError, reason_of
 from engine.base.machine import is_out_of_memory
-from engine.base.paths import replacing_file, writing_folder
+from engine.base.paths import clear_unfinished_files, replacing_file, writing_folder
 from engine.base.progress import run_to_end
 from engine.data.catalogue import Progress, get_dataset
 from engine.data.dataset import Dataset, is_prepared, open_dataset
@@ -65,9 +65,9 @@ def execute(run: Run) -> None:
     except Timeout:
         return
     with lock, Log(run.log) as log:
-        for unfinished in run.path.glob(".*"):  # files that a killed process was about to put into place
-            unfinished.unlink()
         try:
+            with writing_folder(run.path):
+                clear_unfinished_files(run.path)
             _prepare(run, log)
             _train_in_turn(run, log)
         except _CancelledError:

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import pickle
@@ -482,6 +483,35 @@ def test_an_unexpected_error_fails_in_a_sentence_and_is_printed_whole(mlp: Recip
     assert error.endswith(f"The whole of it is in {run.output}.")
     assert "Traceback" not in run.log.read_text()
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_what_others_keep_in_its_directory_stays_and_what_a_killed_process_left_goes(mlp: Recipe) -> None:
+    run = create_run(mlp)
+    (run.path / ".ipynb_checkpoints").mkdir()
+    (run.path / ".ipynb_checkpoints" / "recipe-checkpoint.json").write_text("{}")
+    (run.path / ".recipe.json.swp").write_text("an editor's")
+    (run.path / ".weights.safetensors.4711-140223").write_text("half of it")
+    execute(run)
+    assert run.status() == "finished"
+    hidden = sorted(str(path.relative_to(run.path)) for path in run.path.rglob("*") if "/." in str(path))
+    assert hidden == [".ipynb_checkpoints", ".ipynb_checkpoints/recipe-checkpoint.json", ".recipe.json.swp"]
+
+
+def test_a_directory_that_cannot_be_cleared_fails_in_a_sentence(mlp: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = create_run(mlp)
+    left = run.path / ".recipe.json.4711-140223"
+    left.write_text("half of it")
+    unlink = Path.unlink
+
+    def refusing(path: Path, missing_ok: bool = False) -> None:  # as a file system that is read-only
+        if path == left:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refusing)
+    execute(run)
+    assert run.status() == "failed"
+    assert run.history().last.error.startswith(f"{run.path} cannot be written (Read-only file system). ")
 
 
 def test_divergence_is_told_in_a_sentence_whichever_step_it_comes_in(mlp: Recipe) -> None:
