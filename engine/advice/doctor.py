@@ -77,8 +77,6 @@ STRONG_SMOOTHING = 0.3
 
 # No float32 is larger, so that a figure that is comes of a damaged log.
 LARGEST = 3.5e38
-# What a run that diverged says of itself.
-DIVERGED = "no longer a finite number"
 
 
 @dataclass(frozen=True)
@@ -230,7 +228,7 @@ def _curves_of(recipe: Recipe, history: History, class_counts: Mapping[str, int]
 
 
 def _diverged(recipe: Recipe, history: History) -> Finding | None:
-    if not isinstance(history.last, Failed) or DIVERGED not in history.last.error:
+    if not isinstance(history.last, Failed) or history.last.kind != "diverged":
         return None
     records: list[Step | Epoch] = [*history.steps, *history.epochs]
     latest = max(filter(_sound, records), key=lambda record: record.step, default=None)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from engine.base.errors import LoupeError
+from engine.base.errors import DivergedError, LoupeError
 from engine.base.paths import writing_folder
 from engine.base.text import join_words
 from engine.data.dataset import Dataset
@@ -49,12 +49,12 @@ class Classifier:
     def probabilities(self, images: np.ndarray | Tensor, indices: Tensor | None = None) -> Iterator[np.ndarray]:
         """Yield probabilities, float32 (batch, classes), for uint8 images of one size, a batch at a time.
 
-        Raises LoupeError when they are no numbers, as those of diverged weights.
+        Raises DivergedError when they are no numbers.
         """
         for logits in logits_in_batches(self.model, self.preprocess, images, indices):
             probabilities = logits.softmax(dim=1).cpu().numpy()
             if not np.isfinite(probabilities).all():
-                raise LoupeError(DIVERGED)
+                raise DivergedError(DIVERGED)
             yield probabilities
 
     def classify(self, picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from engine.base.errors import LoupeError
+from engine.base.errors import DivergedError
 from engine.inference.classifier import DIVERGED, Classifier
 from engine.networks.models import sharing_copy
 
@@ -141,7 +141,7 @@ def _as_seen(classifier: Classifier, sample: np.ndarray) -> Tensor:
 def _logit(model: Callable[[Tensor], Tensor], numbers: Tensor, target: int) -> Tensor:
     logits = model(numbers)
     if not torch.isfinite(logits).all():
-        raise LoupeError(DIVERGED)
+        raise DivergedError(DIVERGED)
     return logits[0, target]
 
 

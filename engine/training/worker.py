@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from engine.base.errors import LoupeError, reason_of
+from engine.base.errors import DivergedError, LoupeError, reason_of
 from engine.base.machine import is_out_of_memory
 from engine.base.paths import clear_unfinished_files, replacing_file, writing_folder
 from engine.base.progress import run_to_end
@@ -72,19 +72,24 @@ def execute(run: Run) -> None:
             _train_in_turn(run, log)
         except _CancelledError:
             log.append(Cancelled())
-        except LoupeError as error:
-            log.append(Failed(str(error)))
         except Exception as error:
-            if is_out_of_memory(error):
-                log.append(Failed(too_little_memory(run.read_recipe())))
-                return
-            traceback.print_exc()
-            log.append(
-                Failed(
-                    f"Training ended with an error that Loupe did not expect: {type(error).__name__}: {error}. "
-                    f"The whole of it is in {run.output}."
-                )
-            )
+            log.append(_failure(run, error))
+
+
+def _failure(run: Run, error: Exception) -> Failed:
+    """Say why a run has failed, and print what no sentence is known for."""
+    if isinstance(error, DivergedError):
+        return Failed(str(error), "diverged")
+    if isinstance(error, LoupeError):
+        return Failed(str(error), "mendable")
+    if is_out_of_memory(error):
+        return Failed(too_little_memory(run.read_recipe()), "memory")
+    traceback.print_exception(error)
+    return Failed(
+        f"Training ended with an error that Loupe did not expect: {type(error).__name__}: {error}. "
+        f"The whole of it is in {run.output}.",
+        "unexpected",
+    )
 
 
 def too_little_memory(recipe: Recipe) -> str:

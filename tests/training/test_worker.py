@@ -471,6 +471,7 @@ def test_a_dataset_with_a_file_missing_fails_in_a_sentence(mlp: Recipe, tmp_path
     run = executed(mlp)
     assert run.status() == "failed"
     assert run.history().last.error.startswith("The prepared dataset digits is damaged (")
+    assert run.history().last.kind == "mendable"
     assert "\n" not in run.history().last.error
 
 
@@ -479,6 +480,7 @@ def test_an_unexpected_error_fails_in_a_sentence_and_is_printed_whole(mlp: Recip
     (run.path.parent / ".cpu.lock").mkdir()  # in the way of the lock of the device
     execute(run)
     error = run.history().last.error
+    assert run.history().last.kind == "unexpected"
     assert error.startswith("Training ended with an error that Loupe did not expect: ")
     assert error.endswith(f"The whole of it is in {run.output}.")
     assert "Traceback" not in run.log.read_text()
@@ -521,7 +523,7 @@ def test_divergence_is_told_in_a_sentence_whichever_step_it_comes_in(mlp: Recipe
     assert isinstance(ends[0], Finished)
     assert isinstance(ends[-1], Failed)
     for end in ends:
-        assert isinstance(end, Finished) or "diverged" in end.error
+        assert isinstance(end, Finished) or ("diverged" in end.error and end.kind == "diverged")
 
 
 def test_predictions_of_older_weights_go_when_a_run_goes_on(mlp: Recipe) -> None:
@@ -605,6 +607,7 @@ def test_too_little_memory_is_told_with_a_way_out(make_colours, batch_size: int,
         _, printed = process.communicate()
     assert (process.returncode, printed) == (0, "")
     assert run.status() == "failed"
+    assert run.history().last.kind == "memory"
     assert run.history().last.error == (
         f"Memory was not enough for a step of training. {way_out}, or end other programs that use much of it."
     )
