@@ -233,7 +233,7 @@ def resume(args: argparse.Namespace) -> tuple[object, str, int]:
     """Go on with a run that was stopped or that died, or train a finished one for more epochs."""
     run = runs.open_run(args.run)
     runs.resume(run, args.epochs)
-    return _follow(Run(run.path))
+    return _follow(run)
 
 
 def _follow(run: Run) -> tuple[object, str, int]:
@@ -257,7 +257,7 @@ def _follow(run: Run) -> tuple[object, str, int]:
                 if not isinstance(now, Epoch) and (line := _progress_line(now, history)):
                     say(line)
             if status not in ACTIVE:
-                return _sum_up(Run(run.path), history)
+                return _sum_up(run, history)
             time.sleep(0.1)
         except KeyboardInterrupt:
             if stopping:
@@ -300,7 +300,7 @@ METRICS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_los
 
 
 def _sum_up(run: Run, history: History) -> tuple[object, str, int]:
-    status, ended = run.status(history), history.ended
+    recipe, status, ended = run.read_recipe(), run.status(history), history.ended
     summary: dict[str, object] = {
         "run": run.id,
         "status": status,
@@ -308,7 +308,7 @@ def _sum_up(run: Run, history: History) -> tuple[object, str, int]:
     }
     for metric in (*METRICS, "train_seconds", "images_per_second"):
         summary[metric] = getattr(ended, metric) if ended else None
-    summary["published"] = published(run.recipe)
+    summary["published"] = published(recipe)
     reason = run.explain(history)
     if reason:
         summary["error"] = reason
@@ -317,7 +317,7 @@ def _sum_up(run: Run, history: History) -> tuple[object, str, int]:
         return summary, f"{run.id}: {status}", 0 if status == "stopped" else 1
     text = f"{run.id}: {status}, epochs {ended.epochs}, {ended.train_seconds:.1f} s of training; kept: {ended.kept}\n"
     text += ", ".join(f"{name} {summary[name]:.4f}" for name in METRICS if summary[name] is not None)
-    if figures := published_in_words(run.recipe):
+    if figures := published_in_words(recipe):
         text += f"\npublished: {figures}"
     return summary, text, 0
 
@@ -328,7 +328,7 @@ def list_runs(args: argparse.Namespace) -> tuple[object, str, int]:
     for run in runs.list_runs():
         history = run.history()
         try:
-            name, status = run.recipe.name, run.status(history)
+            name, status = run.read_recipe().name, run.status(history)
         except LoupeError:
             name, status = None, "damaged"
         listing.append({"run": run.id, "status": status, "recipe": name})
@@ -363,7 +363,7 @@ def compare(args: argparse.Namespace) -> tuple[object, str, int]:
     split = args.split or _split_to_judge_by(first)
     base = _predictions(first, split)
     compared = comparison.compare(base, _predictions(second, split))
-    item = catalogue.item_of(first.recipe.dataset)
+    item = catalogue.item_of(first.read_recipe().dataset)
     lines = [comparison.in_words(compared, printable(first.id), printable(second.id), item)]
     differing = sorted((row for row in compared.per_class if row.difference), key=lambda row: -abs(row.difference))
     if differing:
@@ -390,7 +390,7 @@ def report(args: argparse.Namespace) -> tuple[object, str, int]:
     split = args.split or _split_to_judge_by(run)
     predictions = _predictions(run, split)
     try:
-        dataset = open_dataset(run.recipe.dataset)
+        dataset = open_dataset(run.read_recipe().dataset)
     except LoupeError:  # without it there are no pictures, which the report says
         dataset = None
     write_report(run, predictions, dataset, path)
@@ -436,7 +436,7 @@ def _predictions(run: Run, split: str) -> Predictions:
         from engine.inference.classifier import gather, load_classifier
 
         classifier = load_classifier(run)
-        for progress in gather(classifier, run, open_dataset(run.recipe.dataset), split):
+        for progress in gather(classifier, run, open_dataset(run.read_recipe().dataset), split):
             say(f"{progress.done:,} of {progress.total:,} images")
     return load_predictions(path)
 

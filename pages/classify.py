@@ -13,6 +13,7 @@ from ui.classifying.single import classify_one, show_evidence
 from ui.classifying.watching import rows_of_job, show_end, show_progress
 from ui.gallery.features import open_classifier
 from ui.state import choose_run, enter, head, link
+from ui.tables import recipe_of
 from ui.wording import show_problem
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ if not run.weights.exists():
     st.info("This run has no model yet. Choose another in the sidebar, or watch this one.", icon=":material/info:")
     link("train", "Watch this run", run=run.id)
     st.stop()
-if kind_of(run.recipe.dataset) == "table":
+if kind_of(recipe_of(run).dataset) == "table":
     st.info(
         "This run classifies rows of numbers, not pictures. Choose a run in the sidebar that was trained on images.",
         icon=":material/info:",

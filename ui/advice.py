@@ -19,6 +19,7 @@ from engine.runs.run import Run
 from ui.charts import CONFIG, rate_curve
 from ui.jobs import Work, watch
 from ui.recipe_form import fill_form, in_short
+from ui.tables import recipe_of
 from ui.wording import plain, show_problem
 
 # What can be asked before a training, as engine.advice.advice_job calls it.
@@ -118,9 +119,10 @@ def show_doctor(run: Run, history: History) -> None:
     # Not at every look at a run that goes on: with 12,600 steps it takes 25 ms.
     end = history.last if isinstance(history.last, FINAL) else None
     seen = run.id, len(history.epochs), len(history.steps) // STEPS_BETWEEN, end
+    recipe = recipe_of(run)
     if st.session_state.get("diagnosed", (None, []))[0] != seen:
-        counts = _training_counts(history, run.recipe)
-        st.session_state.diagnosed = seen, diagnose(run.recipe, history, counts)
+        counts = _training_counts(history, recipe)
+        st.session_state.diagnosed = seen, diagnose(recipe, history, counts)
     findings = st.session_state.diagnosed[1]
     if not findings:
         if history.ended:
@@ -128,7 +130,7 @@ def show_doctor(run: Run, history: History) -> None:
         return
     st.markdown(":material/stethoscope: **Run doctor**")
     for number, finding in enumerate(findings):
-        _show_finding(run.recipe, finding, number)
+        _show_finding(recipe, finding, number)
 
 
 def _show_finding(recipe: Recipe, finding: Finding, number: int) -> None:

@@ -14,8 +14,9 @@ from engine.base.paths import runs_root
 from engine.data.dataset import Dataset, open_dataset
 from engine.data.download_job import get_dataset
 from engine.recipes.recipe import Recipe, from_dict
+from engine.recipes.weights import ImageNetWeights
 from engine.runs.records import Extracting, Step
-from engine.runs.run import WORKER_ENVIRONMENT, require_sources
+from engine.runs.run import WORKER_ENVIRONMENT, require_sources, starting_weights
 
 QUESTIONS = ("rehearse", "find-rate")
 # A day later the machine may be as busy, and its memory as full, as it likes.
@@ -37,7 +38,7 @@ def _downloads(recipe: Recipe) -> Generator[str, None, None]:
     from engine.training.pretrained import fetch_weights
 
     downloads = [get_dataset(recipe.dataset)]
-    if recipe.weights == "imagenet":
+    if starting_weights(recipe) == ImageNetWeights():
         downloads.append(fetch_weights(recipe.model))
     for download in downloads:
         for progress in download:
