@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands.test_command_line import Answer, assert_refused, begin, command
+from command_line import Answer, assert_refused, begin, command
 from processes import folders, python, wait_until
 
 from engine.base.text import format_bytes

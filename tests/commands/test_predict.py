@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands.test_command_line import Answer, assert_refused, begin, finish
-from inference.test_classifier import train_run
+from command_line import Answer, assert_refused, begin, finish
 from picture_files import encode, pack, write
 from PIL import Image
 from processes import folders, python, wait_until
+from trained_runs import train_run
 
 from engine.__main__ import main
 from engine.base.text import format_probability

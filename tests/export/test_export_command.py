@@ -4,7 +4,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from commands.test_command_line import Answer, assert_refused, begin, command, finish
+from command_line import Answer, assert_refused, begin, command, finish
 from exports import left_in
 from processes import python
 

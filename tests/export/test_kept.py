@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from inference.test_classifier import train_run
+from trained_runs import train_run
 
 from engine.base.errors import LoupeError
 from engine.export.kept import find_cached_export, make_cached_export
