@@ -108,7 +108,7 @@ def late(file):
     print("restoring", flush=True)
     time.sleep(60)
 engine.runs.archive.load_predictions = late
-from engine.__main__ import main
+from engine.commands.main import main
 sys.exit(main(["restore", sys.argv[1]]))
 """
 

@@ -762,7 +762,7 @@ WITH_LITTLE_MEMORY = """
 import resource, sys
 import sklearn.linear_model, torch
 import engine.advice.rate_finder, engine.advice.rehearsal, engine.training.tuning
-from engine.__main__ import main
+from engine.commands.main import main
 
 torch.set_num_threads(1)
 torch.nn.Conv2d(1, 1, 3)(torch.ones(1, 1, 9, 9)).sum().backward()
