@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -211,3 +212,21 @@ def test_no_page_imports_torch_at_module_level():
 )
 def test_the_way_to_torch_is_found(module: str, finds: bool):
     assert bool(way_to_torch(ENGINE[module])) == finds
+
+
+# In programs that tests execute as well, which are strings.
+IMPORT_OF_A_TEST_MODULE = re.compile(r"^[ \t]*(?:from|import)[ \t](?:.*[ .,])?test_\w+", re.MULTILINE)
+
+
+def test_no_test_module_imports_another():
+    assert IMPORT_OF_A_TEST_MODULE.search("import a\n    from data.test_splits import CLASSES")
+    assert IMPORT_OF_A_TEST_MODULE.search("from data import test_splits")
+    files = sources("tests/**/*.py")
+    offenders = [
+        f"{module_name(file)}: {found[0].strip()}"
+        for file in files
+        if file != Path(__file__)
+        for found in IMPORT_OF_A_TEST_MODULE.finditer(file.read_text())
+    ]
+    assert offenders == []
+    assert len(files) > 60

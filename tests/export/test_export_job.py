@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from inference.test_classifier import train_run
 from processes import jobs_in_this_process, wait_until
+from trained_runs import train_run
 
 from engine.export.export_job import cancel_export, export_state, find_cached_export, start_export
 from engine.runs.run import Run

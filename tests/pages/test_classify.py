@@ -207,7 +207,7 @@ def test_a_drawing_is_classified(finished: Run, digits: Dataset) -> None:
 
 
 def test_a_model_of_colours_offers_no_drawing(make_colours) -> None:
-    from inference.test_classifier import train_run
+    from trained_runs import train_run
 
     run, _ = train_run(make_colours(), model="convnet")
     app = open_page("classify", run=run.id)

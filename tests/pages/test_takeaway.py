@@ -13,7 +13,7 @@ from picture_files import files_of, import_pictures, pngs, write
 from screen import buttons, click, download, errors, open_page, show, words
 from sklearn import metrics
 
-from engine.__main__ import main
+from engine.commands.main import main
 from engine.data.dataset import Dataset
 from engine.evaluation.predictions import Predictions, load_predictions
 from engine.export.export_job import find_cached_export
