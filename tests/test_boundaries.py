@@ -36,11 +36,13 @@ SLOW = ("torch", "torchvision", "sklearn", "scipy", "pandas", "pyarrow")
 # What pages and the command line start with: with these, nothing slow may come.
 LIGHT = (
     "engine.__main__",
+    "engine.advice.advice_job",
     "engine.advice.doctor",
     "engine.audit.inspection",
     "engine.base.machine",
     "engine.data.catalogue",
     "engine.data.dataset",
+    "engine.data.download_job",
     "engine.data.source_files",
     "engine.data.statistics",
     "engine.evaluation.calibration",
@@ -50,7 +52,7 @@ LIGHT = (
     "engine.evaluation.selection",
     "engine.evaluation.summary",
     "engine.export.exporting",
-    "engine.export.kept",
+    "engine.export.export_job",
     "engine.export.report",
     "engine.images.ink",
     "engine.images.pictures",
