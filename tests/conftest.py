@@ -30,6 +30,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
+        if {"launches", "launched"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.processes)
         if "browser" in item.path.relative_to(PROJECT_ROOT / "tests").parts:
             item.add_marker(pytest.mark.browser)
 

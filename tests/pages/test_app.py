@@ -1,6 +1,7 @@
 """What holds for the app as a whole: its pages, whatever there is to show, and its settings."""
 
 import tomllib
+from itertools import cycle
 
 import pytest
 from damage import DAMAGE, copy_of
@@ -38,8 +39,8 @@ def test_a_page_with_a_finished_run(page: str, theme: str, finished: Run) -> Non
         assert finished.id in words(app)
 
 
-@pytest.mark.parametrize("damage", DAMAGE)
-@pytest.mark.parametrize("page", PAGES)
+# Each damage on one page: all read a run by the same functions.
+@pytest.mark.parametrize(("damage", "page"), list(zip(DAMAGE, cycle(PAGES), strict=False)))
 def test_a_page_shows_a_run_whatever_became_of_it(page: str, damage: str, finished: Run) -> None:
     DAMAGE[damage](finished)
     app = open_page(page, run=finished.id)
@@ -48,13 +49,16 @@ def test_a_page_shows_a_run_whatever_became_of_it(page: str, damage: str, finish
     assert "Traceback" not in words(app)
 
 
-@pytest.mark.parametrize("page", [*ABOUT_A_RUN, "train"])
 @pytest.mark.parametrize(
-    ("damage", "sentence"),
+    ("page", "damage", "sentence"),
     [
-        ("no recipe", "The run {} has no recipe.json, so nothing is known of it. Delete the run."),
-        ("no JSON in the recipe", "recipe.json of the run {} cannot be used (Expecting property name"),
-        ("a recipe of a newer Loupe", "recipe.json of the run {} cannot be used (The recipe has a field 'wings'"),
+        ("evaluate", "no recipe", "The run {} has no recipe.json, so nothing is known of it. Delete the run."),
+        ("classify", "no JSON in the recipe", "recipe.json of the run {} cannot be used (Expecting property name"),
+        (
+            "train",
+            "a recipe of a newer Loupe",
+            "recipe.json of the run {} cannot be used (The recipe has a field 'wings'",
+        ),
     ],
 )
 def test_a_run_with_a_damaged_recipe_is_told(page: str, damage: str, sentence: str, finished: Run) -> None:
@@ -74,10 +78,9 @@ def test_a_run_that_is_not_there_is_told(page: str, finished: Run) -> None:
         assert finished.id in words(app)
 
 
-@pytest.mark.parametrize("page", [*ABOUT_A_RUN, "train"])
 @pytest.mark.parametrize("name", ["..", "../../etc", "/etc/passwd", "a\0b", "x" * 5000, "**bold**", "$x^2$"])
-def test_a_run_with_an_odd_name_is_told(page: str, name: str, finished: Run) -> None:
-    assert errors(open_page(page, run=name))[0].startswith("There is no run ")
+def test_a_run_with_an_odd_name_is_told(name: str, finished: Run) -> None:
+    assert errors(open_page("evaluate", run=name))[0].startswith("There is no run ")
 
 
 @pytest.mark.parametrize("page", ABOUT_A_RUN)

@@ -3,6 +3,7 @@ import os
 import pickle
 import shutil
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,8 @@ import pandas as pd
 import pytest
 from damage import DAMAGE, die_at_once, die_in_training, fail
 from PIL import Image
-from processes import wait_until
 from screen import (
+    buttons,
     click,
     components,
     download,
@@ -28,7 +29,7 @@ from screen import (
 from engine.data.dataset import Dataset
 from engine.evaluation.predictions import Predictions, load_predictions
 from engine.images.pictures import SUFFIXES
-from engine.inference.classify_job import cancel_classification, find_classification, jobs_root
+from engine.inference.classify_job import find_classification, jobs_root
 from engine.runs.run import Run
 
 NO_PICTURE = "This is not a picture that can be read. Use PNG, JPEG, WebP, GIF, BMP or TIFF."
@@ -58,11 +59,15 @@ def table_of(app) -> pd.DataFrame:
     return app.dataframe[0].value
 
 
-def end_of_job(app):
-    """Wait until the job that the page has started is over, and look at the page again."""
-    job = app.query_params["job"]
-    wait_until(lambda: not find_classification(job).is_active)
-    return show(app)
+@pytest.fixture
+def end_of_job(execute_jobs: Callable[[], None]) -> Callable:
+    """Have the job that a page has started come to its end, and look at the page again."""
+
+    def end(app):
+        execute_jobs()
+        return show(app)
+
+    return end
 
 
 def digit_images(digits: Dataset, count: int) -> dict[str, bytes]:
@@ -265,7 +270,7 @@ def test_it_is_said_whether_a_picture_is_like_the_training_images(finished: Run,
 # Many pictures
 
 
-def test_many_pictures_are_classified_in_the_background(finished: Run, digits: Dataset) -> None:
+def test_many_pictures_are_classified_in_the_background(end_of_job: Callable, finished: Run, digits: Dataset) -> None:
     files = digit_images(digits, AT_ONCE + 5)
     app = upload(finished, files)
     assert not app.exception
@@ -284,7 +289,7 @@ def test_many_pictures_are_classified_in_the_background(finished: Run, digits: D
     assert app.file_uploader
 
 
-def test_a_zip_is_classified_with_its_bad_files(finished: Run, digits: Dataset) -> None:
+def test_a_zip_is_classified_with_its_bad_files(end_of_job: Callable, finished: Run, digits: Dataset) -> None:
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
         for name, picture in digit_images(digits, 3).items():
@@ -300,7 +305,9 @@ def test_a_zip_is_classified_with_its_bad_files(finished: Run, digits: Dataset) 
     assert "Passed over: 1 file whose names are not those of pictures." in words(app)
 
 
-def test_a_folder_of_this_machine_is_classified(finished: Run, digits: Dataset, tmp_path: Path) -> None:
+def test_a_folder_of_this_machine_is_classified(
+    end_of_job: Callable, finished: Run, digits: Dataset, tmp_path: Path
+) -> None:
     folder = tmp_path / "my pictures"
     folder.mkdir()
     for name, content in digit_images(digits, 3).items():
@@ -311,7 +318,9 @@ def test_a_folder_of_this_machine_is_classified(finished: Run, digits: Dataset, 
     assert table_of(app).file.tolist() == [f"my pictures/{name}" for name in sorted(digit_images(digits, 3))]
 
 
-def test_a_name_that_is_no_text_is_shown_escaped(finished: Run, digits: Dataset, tmp_path: Path) -> None:
+def test_a_name_that_is_no_text_is_shown_escaped(
+    end_of_job: Callable, finished: Run, digits: Dataset, tmp_path: Path
+) -> None:
     folder = tmp_path / "pictures"
     folder.mkdir()
     (folder / os.fsdecode(b"caf\xe9.png")).write_bytes(png(digits.splits["test"].images[0, ..., 0]))
@@ -327,7 +336,7 @@ def test_a_name_that_is_no_text_is_shown_escaped(finished: Run, digits: Dataset,
     ("typed", "reason"),
     [("", "No folder was named."), ("/nowhere/at/all", "There is no such file. Check its name and folder.")],
 )
-def test_a_folder_that_is_not_there_is_told(finished: Run, typed: str, reason: str) -> None:
+def test_a_folder_that_is_not_there_is_told(end_of_job: Callable, finished: Run, typed: str, reason: str) -> None:
     app = open_page("classify", run=finished.id, **{"from": "Folder"})
     app.text_input(key="folder").set_value(typed)
     click(app, "Classify")
@@ -336,7 +345,7 @@ def test_a_folder_that_is_not_there_is_told(finished: Run, typed: str, reason: s
     assert reason in "".join(errors(app))
 
 
-def test_a_job_of_another_run_is_left_when_that_is_chosen(finished: Run, digits: Dataset) -> None:
+def test_a_job_of_another_run_is_left_when_that_is_chosen(end_of_job: Callable, finished: Run, digits: Dataset) -> None:
     app = end_of_job(upload(finished, digit_images(digits, AT_ONCE + 1)))
     job = app.query_params["job"]
     other = finished.path.with_name("20200101-000000-other")
@@ -347,26 +356,20 @@ def test_a_job_of_another_run_is_left_when_that_is_chosen(finished: Run, digits:
 
 
 def test_a_job_that_goes_on_is_kept_in_reach_when_another_run_is_chosen(
-    finished: Run, digits: Dataset, tmp_path: Path
+    finished: Run, digits: Dataset, execute_jobs: Callable[[], None]
 ) -> None:
-    content = next(iter(digit_images(digits, 1).values()))
-    folder = tmp_path / "many"
-    folder.mkdir()
-    for number in range(3000):
-        (folder / f"{number}.png").write_bytes(content)
-    app = open_page("classify", run=finished.id, **{"from": "Folder"})
-    app.text_input(key="folder").set_value(str(folder))
-    job = click(app, "Classify").query_params["job"]
+    app = upload(finished, digit_images(digits, AT_ONCE + 1))
+    job = app.query_params["job"]
+    assert "Counting pictures" in words(app)
+    assert buttons(app) == ["Cancel"]
     other = finished.path.with_name("20200101-000000-other")
     shutil.copytree(finished.path, other)
     elsewhere = open_page("classify", run=other.name, job=job)
-    try:
-        assert elsewhere.info[0].value == "Another run is still classifying pictures."
-        assert links(elsewhere)["See how far it is, or cancel it"] == ("classify", {"run": finished.id, "job": job})
-        assert elsewhere.file_uploader or elsewhere.text_input
-    finally:
-        cancel_classification(job)
-        wait_until(lambda: not find_classification(job).is_active)
+    assert elsewhere.info[0].value == "Another run is still classifying pictures."
+    assert links(elsewhere)["See how far it is, or cancel it"] == ("classify", {"run": finished.id, "job": job})
+    assert elsewhere.file_uploader or elsewhere.text_input
+    execute_jobs()
+    assert "job" not in show(elsewhere).query_params
 
 
 @pytest.mark.parametrize("job", ["nope", "../..", "..", "a/b", "x" * 300])

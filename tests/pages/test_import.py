@@ -8,15 +8,13 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from picture_files import assert_sentences, pack, png, pngs, write
-from processes import wait_until
+from picture_files import assert_sentences, left_behind, pack, pngs, write
 from screen import button, buttons, click, errors, go_to, links, open_page, show, shown, table, title, words
 
 from engine.base.jobs import KILLED
 from engine.base.paths import data_root
 from engine.base.text import format_bytes
 from engine.data.dataset import open_dataset, prepared_root
-from engine.importing.import_job import find_import
 from engine.importing.plan import Progress, Request
 
 UNDERSTOOD = "**Understood as**"
@@ -255,6 +253,7 @@ def test_an_upload_that_is_no_zip_is_refused(tmp_path: Path) -> None:
 # An import
 
 
+@pytest.mark.processes
 def test_an_import_ends_at_its_dataset(pictures: Path) -> None:
     app = click(form(pictures), "Import")
     assert app.query_params["import"] == "holiday-2024"
@@ -278,17 +277,16 @@ def test_an_import_ends_at_its_dataset(pictures: Path) -> None:
     assert "is already taken" in errors(form(pictures, name="holiday-2024"))[0]
 
 
-def test_an_import_that_is_cancelled_leaves_nothing(tmp_path: Path) -> None:
-    files = {f"{label}/{number}.png": png(number, 400, 400) for label in "ab" for number in range(40)}
-    app = click(form(write(tmp_path / "pets", files), name="pets"), "Import")
+def test_an_import_that_is_cancelled_leaves_nothing(pictures: Path, execute_jobs: Callable[[], None]) -> None:
+    app = click(form(pictures, name="pets"), "Import")
     click(app, "Cancel")
-    wait_until(lambda: find_import("pets") is None)
+    execute_jobs()
     show(app)
     assert title(app) == "Import your own images"
     assert app.query_params["import"] == "-"
     assert button(app, "Import")  # of what is named in it still
     assert not (prepared_root() / "pets").exists()
-    wait_until(lambda: not [path for path in prepared_root().iterdir() if path.suffix != ".lock"])
+    assert left_behind() == []
 
 
 @pytest.fixture
