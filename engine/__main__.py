@@ -32,6 +32,7 @@ from engine.importing.write import import_dataset
 from engine.recipes import recipe as recipes
 from engine.recipes.backbones import rank_for_images
 from engine.recipes.recipe import published, published_in_words
+from engine.recipes.weights import ImageNetWeights
 from engine.runs import run as runs
 from engine.runs.log import History
 from engine.runs.records import Epoch, Evaluating, Extracting, Preparing, Record, Started, Step
@@ -218,7 +219,7 @@ def _ready(recipe: recipes.Recipe) -> tuple[recipes.Recipe, Dataset]:
 
     runs.require_sources(recipe)
     downloads = [catalogue.get_dataset(recipe.dataset)]
-    if recipe.weights == "imagenet":
+    if runs.starting_weights(recipe) == ImageNetWeights():
         downloads.append(fetch_weights(recipe.model))
     for download in downloads:
         for progress in download:

@@ -12,8 +12,10 @@ from engine.data.catalogue import kind_of
 from engine.evaluation.metrics import wilson_interval
 from engine.recipes.augmentation import parse_augmentation
 from engine.recipes.recipe import FIELDS, Recipe
+from engine.recipes.weights import NewWeights
 from engine.runs.log import History
 from engine.runs.records import Epoch, Failed, Started, Step, Stopped
+from engine.runs.run import starting_weights
 
 # Batch norm's running figures and Adam's averages need some tens of steps before any figure means much.
 LEAST_STEPS = 50
@@ -477,7 +479,7 @@ def _against_underfitting(curves: RunCurves) -> tuple[str, dict[str, Any]]:
         return _with_epochs(recipe)
     levelled = "the loss has levelled out, so that more epochs would not help"
     # Weights that a run starts from are those of one network.
-    larger = None if curves.is_table or recipe.weights != "none" else LARGER.get(recipe.model)
+    larger = None if curves.is_table or starting_weights(recipe) != NewWeights() else LARGER.get(recipe.model)
     if larger:
         return f"Take a larger network, {larger}: {levelled}.", {"model": larger}
     return f"Look at the images and their labels, or try another learning rate: {levelled}.", {}

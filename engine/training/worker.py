@@ -23,6 +23,7 @@ from engine.data.catalogue import Progress, get_dataset
 from engine.data.dataset import Dataset, is_prepared, open_dataset
 from engine.evaluation.predictions import load_predictions
 from engine.recipes.recipe import MACHINE_FIELDS, Recipe
+from engine.recipes.weights import ImageNetWeights
 from engine.runs.log import Log
 from engine.runs.records import (
     Cancelled,
@@ -37,7 +38,7 @@ from engine.runs.records import (
     Started,
     Stopped,
 )
-from engine.runs.run import Run, list_runs
+from engine.runs.run import Run, list_runs, starting_weights
 
 if TYPE_CHECKING:
     from engine.training.loop import Training
@@ -110,7 +111,7 @@ def _prepare(run: Run, log: Log) -> None:
     log.append(Preparing(0, 0))
     if not is_prepared(recipe.dataset):
         _wait_for(get_dataset(recipe.dataset), run, log)
-    if recipe.weights == "imagenet" and not run.checkpoint.exists():
+    if starting_weights(recipe) == ImageNetWeights() and not run.checkpoint.exists():
         from engine.training.pretrained import fetch_weights
 
         _wait_for(fetch_weights(recipe.model), run, log)

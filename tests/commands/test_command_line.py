@@ -761,7 +761,10 @@ def test_find_rate_answers_in_words(tried: dict[str, Answer]) -> None:
 def test_what_cannot_be_tried_is_refused_in_one_line(tried: dict[str, Answer]) -> None:
     for name, reason in (
         ("no weights", "weights is 'nope', but must be none, imagenet, the name of an earlier run, or a file"),
-        ("no file", "weights is 'nope.pth', but there is no such file. Give the whole path of one"),
+        (
+            "no file",
+            "weights is 'nope.pth', but there is no such file, nor a run of that name. It must be none, ",
+        ),
         ("too small", "lenet5 needs images of at least 28 x 28 pixels"),
     ):
         answer = tried[name]
