@@ -438,6 +438,14 @@ def report(args: argparse.Namespace) -> tuple[object, str, int]:
     return document, f"{run.id}, {split}: written to {printable(str(path))} ({format_bytes(size)})", 0
 
 
+def measure_again(args: argparse.Namespace) -> tuple[object, str, int]:
+    """Forget what this machine trains quickest with, so that the next training of each kind measures it again."""
+    from engine.training.measurements import forget_measurements
+
+    count = forget_measurements()
+    return {"forgotten": count}, f"{pluralize(count, 'measurement')} forgotten", 0
+
+
 def archive(args: argparse.Namespace) -> tuple[object, str, int]:
     """Write a run to one file, to be restored in another Loupe, with all that it takes to train it further."""
     from engine.runs.archive import archive_run
@@ -645,6 +653,7 @@ def build_parser() -> argparse.ArgumentParser:
     reporting = command("report", report)
     reporting.add_argument("run", metavar="RUN", help="the id of a run")
     reporting.add_argument("file", metavar="FILE", help="what to write, whose name ends in .html")
+    command("measure-again", measure_again)
     archiving = command("archive", archive)
     archiving.add_argument("run", metavar="RUN", help="the id of a run")
     archiving.add_argument("file", metavar="FILE", help="what to write, whose name ends in .zip")

@@ -23,6 +23,7 @@ from engine.recipes.backbones import BACKBONES, rank_for_images
 from engine.recipes.recipe import MODELS, RECIPES, Recipe, change, published
 from engine.runs.records import Preparing, to_line
 from engine.runs.run import Run, create_run
+from engine.training.measurements import keep_measurement, key_of
 
 TRAIN_KEYS = {
     "run",
@@ -74,6 +75,16 @@ def assert_refused(answer: Answer, reason: str) -> None:
     assert answer.stderr.startswith("error: ")
     assert answer.stderr.count("\n") == 1 and answer.stderr.endswith("\n")
     assert reason in answer.stderr
+
+
+def test_what_was_measured_is_forgotten(tmp_path: Path) -> None:
+    measured = tmp_path / "data" / "quickest.json"
+    measured.parent.mkdir()
+    keep_measurement(key_of("convnet"), {"threads": 1, "precision": "float32", "convolutions": "onednn"})
+    assert json.loads(measured.read_text())
+    assert command("measure-again", "--json") == Answer(0, '{\n "forgotten": 1\n}\n', "")
+    assert json.loads(measured.read_text()) == {}
+    assert command("measure-again") == Answer(0, "0 measurements forgotten\n", "")
 
 
 # Runs from the command line, all under way at once; each has a folder of its own, so that none waits for another
