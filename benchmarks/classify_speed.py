@@ -93,7 +93,7 @@ def compare_many(name: str, classifier: Classifier, folder: Path, repeats: int) 
     print(f"| {name} | {len(ours)} | {spread(theirs)} | {spread(ours)} | {ratio:.2f} |", flush=True)
 
 
-PEAK = "import re, sys; from engine.__main__ import main; code = main(sys.argv[1:]); " + (
+PEAK = "import re, sys; from engine.commands.main import main; code = main(sys.argv[1:]); " + (
     "print(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1], file=sys.stderr); sys.exit(code)"
 )
 

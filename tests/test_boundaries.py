@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -35,11 +36,13 @@ SLOW = ("torch", "torchvision", "sklearn", "scipy", "pandas", "pyarrow")
 # What pages and the command line start with: with these, nothing slow may come.
 LIGHT = (
     "engine.__main__",
+    "engine.advice.advice_job",
     "engine.advice.doctor",
     "engine.audit.inspection",
     "engine.base.machine",
     "engine.data.catalogue",
     "engine.data.dataset",
+    "engine.data.download_job",
     "engine.data.source_files",
     "engine.data.statistics",
     "engine.evaluation.calibration",
@@ -49,7 +52,7 @@ LIGHT = (
     "engine.evaluation.selection",
     "engine.evaluation.summary",
     "engine.export.exporting",
-    "engine.export.kept",
+    "engine.export.export_job",
     "engine.export.report",
     "engine.images.ink",
     "engine.images.pictures",
@@ -65,6 +68,7 @@ LIGHT = (
     "engine.runs.log",
     "engine.runs.records",
     "engine.runs.run",
+    "engine.training.measurements",
     "engine.training.worker",
 )
 
@@ -211,3 +215,21 @@ def test_no_page_imports_torch_at_module_level():
 )
 def test_the_way_to_torch_is_found(module: str, finds: bool):
     assert bool(way_to_torch(ENGINE[module])) == finds
+
+
+# In programs that tests execute as well, which are strings.
+IMPORT_OF_A_TEST_MODULE = re.compile(r"^[ \t]*(?:from|import)[ \t](?:.*[ .,])?test_\w+", re.MULTILINE)
+
+
+def test_no_test_module_imports_another():
+    assert IMPORT_OF_A_TEST_MODULE.search("import a\n    from data.test_splits import CLASSES")
+    assert IMPORT_OF_A_TEST_MODULE.search("from data import test_splits")
+    files = sources("tests/**/*.py")
+    offenders = [
+        f"{module_name(file)}: {found[0].strip()}"
+        for file in files
+        if file != Path(__file__)
+        for found in IMPORT_OF_A_TEST_MODULE.finditer(file.read_text())
+    ]
+    assert offenders == []
+    assert len(files) > 60

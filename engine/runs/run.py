@@ -11,8 +11,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from engine.base.background import start_in_background
 from engine.base.errors import LoupeError, reason_of
+from engine.base.jobs import start_in_background
 from engine.base.paths import is_locked, replacing_file, runs_root, writing_folder
 from engine.base.text import join_words, pluralize
 from engine.data.catalogue import find_source

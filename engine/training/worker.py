@@ -19,8 +19,9 @@ from engine.base.errors import DivergedError, LoupeError, reason_of
 from engine.base.machine import is_out_of_memory
 from engine.base.paths import clear_unfinished_files, replacing_file, writing_folder
 from engine.base.progress import run_to_end
-from engine.data.catalogue import Progress, get_dataset
+from engine.data.catalogue import Progress
 from engine.data.dataset import Dataset, is_prepared, open_dataset
+from engine.data.download_job import get_dataset
 from engine.evaluation.predictions import load_predictions
 from engine.recipes.recipe import MACHINE_FIELDS, Recipe
 from engine.recipes.weights import ImageNetWeights

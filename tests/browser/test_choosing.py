@@ -56,6 +56,7 @@ def test_a_check_answers_in_words_and_goes_when_the_settings_change(server: Serv
     expect(page.get_by_text(re.compile("It takes .* on this machine"))).to_have_count(0)
 
 
+@pytest.mark.sweep
 def test_a_learning_rate_is_found_and_taken(server: Server, page: Page) -> None:
     open_page(page, f"{server.url}/train?dataset=digits", "Train")
     rate = page.get_by_role("spinbutton", name="Learning rate")

@@ -123,8 +123,14 @@ def back_to(page: Page, path: str, **choices: str) -> None:
 # The confusion matrix
 
 
-@pytest.mark.parametrize("width", [1280, 420])
-@pytest.mark.parametrize("classes", [10, 47, 100])
+@pytest.mark.parametrize(
+    ("classes", "width"),
+    [
+        (10, 1280),
+        *(pytest.param(*each, marks=pytest.mark.sweep) for each in ((10, 420), (47, 1280), (47, 420), (100, 1280))),
+        (100, 420),
+    ],
+)
 def test_every_cell_opens_its_own_images(server: Server, page: Page, copy: Copy, classes: int, width: int) -> None:
     run = copy(answers_among(classes))
     predictions = predictions_of(run)

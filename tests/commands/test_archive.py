@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands.test_command_line import Answer, assert_refused, begin, command
+from command_line import Answer, assert_refused, begin, command
 from processes import folders, python, wait_until
 
 from engine.base.text import format_bytes
@@ -108,7 +108,7 @@ def late(file):
     print("restoring", flush=True)
     time.sleep(60)
 engine.runs.archive.load_predictions = late
-from engine.__main__ import main
+from engine.commands.main import main
 sys.exit(main(["restore", sys.argv[1]]))
 """
 

@@ -1,4 +1,3 @@
-import json
 import os
 import re
 import shutil
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import Answer, assert_refused, begin, command, finish
 from processes import ending_its_runs, folders, python
 from sklearn import metrics
 
@@ -23,7 +23,7 @@ from engine.recipes.backbones import BACKBONES, rank_for_images
 from engine.recipes.recipe import MODELS, RECIPES, Recipe, change, published
 from engine.runs.records import Preparing, to_line
 from engine.runs.run import Run, create_run
-from engine.training.measurements import keep_measurement, key_of
+from engine.training.measurements import keep_measurement, key_of, read_measurements
 
 TRAIN_KEYS = {
     "run",
@@ -43,47 +43,11 @@ FIGURES = TRAIN_KEYS - {"run", "status", "epochs", "published"}
 QUICK = ("train", "digits-quick", "--set", "epochs=2", "--set", "threads=1", "--set", "device=cpu")
 
 
-@dataclass(frozen=True)
-class Answer:
-    code: int
-    stdout: str
-    stderr: str
-
-    @property
-    def document(self):
-        """The one JSON document that is all of stdout."""
-        return json.loads(self.stdout)
-
-
-def begin(*arguments: str) -> subprocess.Popen:
-    return python("-W", "error", "-m", "engine", *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-
-
-def finish(process: subprocess.Popen) -> Answer:
-    with process:
-        stdout, stderr = process.communicate(timeout=120)
-    return Answer(process.returncode, stdout, stderr)
-
-
-def command(*arguments: str) -> Answer:
-    return finish(begin(*arguments))
-
-
-def assert_refused(answer: Answer, reason: str) -> None:
-    assert answer.code == 2
-    assert answer.stdout == ""
-    assert answer.stderr.startswith("error: ")
-    assert answer.stderr.count("\n") == 1 and answer.stderr.endswith("\n")
-    assert reason in answer.stderr
-
-
 def test_what_was_measured_is_forgotten(tmp_path: Path) -> None:
-    measured = tmp_path / "data" / "quickest.json"
-    measured.parent.mkdir()
+    (tmp_path / "data").mkdir()
     keep_measurement(key_of("convnet"), {"threads": 1, "precision": "float32", "convolutions": "onednn"})
-    assert json.loads(measured.read_text())
     assert command("measure-again", "--json") == Answer(0, '{\n "forgotten": 1\n}\n', "")
-    assert json.loads(measured.read_text()) == {}
+    assert read_measurements() == {}
     assert command("measure-again") == Answer(0, "0 measurements forgotten\n", "")
 
 
@@ -810,7 +774,7 @@ WITH_LITTLE_MEMORY = """
 import resource, sys
 import sklearn.linear_model, torch
 import engine.advice.rate_finder, engine.advice.rehearsal, engine.training.tuning
-from engine.__main__ import main
+from engine.commands.main import main
 
 torch.set_num_threads(1)
 torch.nn.Conv2d(1, 1, 3)(torch.ones(1, 1, 9, 9)).sum().backward()

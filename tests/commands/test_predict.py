@@ -11,14 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands.test_command_line import Answer, assert_refused, begin, finish
-from inference.test_classifier import train_run
+from command_line import Answer, assert_refused, begin, finish
 from picture_files import encode, pack, write
 from PIL import Image
 from processes import folders, python, wait_until
+from trained_runs import train_run
 
-from engine.__main__ import main
 from engine.base.text import format_probability
+from engine.commands.main import main
 from engine.data.dataset import open_dataset
 from engine.data.download import fetch
 from engine.evaluation.predictions import load_predictions
@@ -295,7 +295,7 @@ def test_a_reader_that_has_seen_enough_ends_it_quietly(predicted: Predicted, run
 
 MEASURED = """
 import sys
-from engine.__main__ import main
+from engine.commands.main import main
 from engine.base.machine import peak_memory
 
 code = main(sys.argv[1:])

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 from exports import HOSTILE, Exported, ExportOf, export_to
+from photographs import save_photographs
 from processes import folders
+from small_networks import after_some_images
 from torchvision.models import get_model
-from training.test_transfer import after_some_images, save_photographs
 
 from engine.data.dataset import Split, save_dataset
 from engine.export.exporting import FORMATS

@@ -4,7 +4,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from commands.test_command_line import Answer, assert_refused, begin, command, finish
+from command_line import Answer, assert_refused, begin, command, finish
 from exports import left_in
 from processes import python
 
@@ -63,7 +63,7 @@ def test_what_cannot_be_exported_is_refused(run_of, at, tmp_path: Path) -> None:
 EXPORTED_OTHERWISE = """
 import sys
 from exports import damaged
-from engine.__main__ import main
+from engine.commands.main import main
 from engine.export import formats
 load = formats.load_portable
 formats.load_portable = lambda run: damaged(load(run))
@@ -72,7 +72,7 @@ sys.exit(main(sys.argv[1:]))
 
 EXPORTED_WITH_SMALL_FILES = """
 import resource, sys
-from engine.__main__ import main
+from engine.commands.main import main
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000,) * 2)
 sys.exit(main(sys.argv[1:]))
 """

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from data.test_download import write_files, write_idx_pair
+from raw_files import write_files, write_idx_pair
 from safetensors.torch import load_file
 from torch import nn
 from torchvision.models import get_model

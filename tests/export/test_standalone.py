@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from commands.test_command_line import command
+from command_line import command
 from exports import HOSTILE, Exported
 from PIL import Image
 from screen import open_page, show

@@ -356,7 +356,7 @@ def test_a_full_disk_in_mid_import_leaves_nothing(tmp_path, monkeypatch):
 LIMITED = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))
-from engine.__main__ import main
+from engine.commands.main import main
 sys.exit(main(sys.argv[1:]))
 """
 

@@ -9,10 +9,10 @@ from threading import Event
 
 import numpy as np
 import pytest
-from inference.test_classifier import train_run
 from picture_files import SIZE, assert_sentences, change_entry, encode, noise, pack, png, png_of_size, pngs, write
 from PIL import Image
 from processes import wait_until
+from trained_runs import train_run
 
 from engine.base.machine import cores
 from engine.data.dataset import Dataset

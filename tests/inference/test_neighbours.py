@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 import torch
-from inference.test_classifier import train_run
 from sklearn.neighbors import NearestNeighbors
+from small_networks import own_features
+from trained_runs import train_run
 
 from engine.base.errors import LoupeError
 from engine.data.dataset import Dataset, Split, open_dataset, save_dataset
@@ -25,15 +26,6 @@ def filled(classifier: Classifier, dataset: Dataset, rows: np.ndarray) -> Featur
     features = training_features(classifier, dataset)
     assert sum(features.fill(rows)) == len(rows)
     return features
-
-
-def own_features(classifier: Classifier, images: np.ndarray) -> np.ndarray:
-    """What the head of a network, its last layer, is given for some images."""
-    given: list[torch.Tensor] = []
-    hook = classifier.model[-1].register_forward_hook(lambda module, inputs, output: given.append(inputs[0]))
-    list(classifier.probabilities(images))
-    hook.remove()
-    return torch.cat(given).numpy()
 
 
 def expect_as_scikit_learn_finds(classifier: Classifier, dataset: Dataset, rows: np.ndarray, most: int) -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from inference.test_classifier import train_run
-from inference.test_neighbours import own_features
 from picture_files import assert_sentences
 from sklearn.neighbors import NearestNeighbors
+from small_networks import own_features
+from trained_runs import train_run
 
 from engine.base.errors import LoupeError
 from engine.data.dataset import Dataset, Split, open_dataset, save_dataset

@@ -7,18 +7,17 @@ import numpy as np
 import pytest
 import torch
 from filelock import FileLock
+from full_disk import files_limited_to
 from processes import python
+from small_networks import extractor_of, network
 from torch import nn
-from training.test_worker import files_limited_to
 
 from engine.base.errors import LoupeError
 from engine.data.dataset import Dataset, Split, delete_dataset, open_dataset, save_dataset
 from engine.networks import features
 from engine.networks.augment import augment
-from engine.networks.features import Extractor, Features, View
+from engine.networks.features import Features, View
 from engine.networks.inference import as_tensor
-from engine.networks.models import backbone_of, build_model, feature_count
-from engine.networks.preprocessing import build_preprocess, preprocessing_for
 from engine.recipes.augmentation import parse_augmentation
 from engine.training.loop import extract
 
@@ -26,28 +25,6 @@ MakeColours = Callable[..., Dataset]
 
 TURNED = parse_augmentation("flip shift=2 rotate=20")
 EVERY = np.arange(90)
-
-
-def network(seed: int = 0, num_classes: int = 3, head: str = "linear") -> nn.Module:
-    """A convnet for colour images that has seen some: its batch norm has figures of its own."""
-    torch.manual_seed(seed)
-    model = build_model("convnet", (12, 10, 3), num_classes, head)
-    with torch.no_grad():
-        model(torch.rand(20, 3, 12, 10))
-    return model
-
-
-def extractor_of(
-    dataset: Dataset,
-    model: nn.Module | None = None,
-    *,
-    scaling: str = "unit",
-    size: tuple[int, int] | None = None,
-    precision: str = "float32",
-) -> Extractor:
-    model = model or network()
-    preprocess = build_preprocess(preprocessing_for(dataset, scaling, size))
-    return Extractor(backbone_of(model), feature_count(model), preprocess, precision)
 
 
 def expected_rows(images: np.ndarray, size: tuple[int, int] | None = None) -> torch.Tensor:
@@ -315,7 +292,7 @@ def test_a_large_file_that_was_deleted_by_hand_is_made_again(colours: Dataset) -
 FILL = """
 import sys
 import numpy as np, torch
-from networks.test_features import extractor_of
+from small_networks import extractor_of
 from engine.networks import features
 from engine.data.dataset import open_dataset
 torch.set_num_threads(1)

@@ -5,7 +5,6 @@ import os
 import pickle
 import random
 import re
-import resource
 import shutil
 import stat
 import struct
@@ -23,10 +22,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from base.test_zips import patched, put_together, taken_apart
-from base.test_zips import with_field as with_zip_field
+from full_disk import files_limited_to
 from processes import ending_its_runs, folders, wait_until
 from safetensors.torch import load_file, save_file
+from zip_files import patched, put_together, taken_apart
+from zip_files import with_field as with_zip_field
 
 from engine.base.errors import LoupeError
 from engine.data.dataset import Dataset
@@ -144,17 +144,6 @@ def there_and_back(state: Any, folder: Path) -> Any:
     file = folder / "there.safetensors"
     file.write_bytes(b"".join(bytes(piece) for piece in tensor_file(tensors)))
     return put_checkpoint_together(read_tensor_file(file), json.loads(json.dumps(document, allow_nan=False)))
-
-
-@contextmanager
-def files_limited_to(size: int) -> Iterator[None]:
-    """Let no file of this process grow beyond a size, as none does on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 # There and back

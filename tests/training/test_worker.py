@@ -2,12 +2,10 @@ import errno
 import json
 import os
 import pickle
-import resource
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -15,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from filelock import FileLock
+from full_disk import execute_with_small_files, files_limited_to
 from processes import LaunchedProcess, ending_its_runs, folders, python, wait_until, watching_launches
 from sklearn.metrics import accuracy_score, log_loss
 
@@ -614,17 +613,6 @@ def test_too_little_memory_is_told_with_a_way_out(make_colours, batch_size: int,
     assert records_of(run)[-1] == "failed"
 
 
-@contextmanager
-def files_limited_to(size: int) -> Iterator[None]:
-    """Let no file of this process grow beyond a size, as none does on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.9, 0.999])
 def test_a_checkpoint_that_the_disk_has_no_room_for_leaves_the_old_one_whole(
     mlp: Recipe, digits: Dataset, share: float
@@ -650,20 +638,6 @@ def test_weights_that_the_disk_has_no_room_for_are_told_in_a_sentence(mlp: Recip
     with files_limited_to(20_000), pytest.raises(LoupeError, match=r"cannot be written \(File too large\)"):
         save_model(run.weights, training.kept_weights(), training.recipe, training.preprocessing)
     assert [path.name for path in run.path.iterdir()] == ["recipe.json"]
-
-
-EXECUTED_WITH_SMALL_FILES = """
-import resource, runpy, sys
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
-del sys.argv[2]
-runpy.run_module("engine.training.worker", run_name="__main__")
-"""
-
-
-def execute_with_small_files(run: Run, limit: int) -> int:
-    arguments = "-c", EXECUTED_WITH_SMALL_FILES, str(run.path), str(limit)
-    with run.output.open("wb") as output, python(*arguments, stderr=output) as process:
-        return process.wait()
 
 
 def test_a_run_whose_checkpoint_finds_no_room_fails_and_goes_on_once_there_is_some(
