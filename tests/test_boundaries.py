@@ -68,6 +68,7 @@ LIGHT = (
     "engine.runs.log",
     "engine.runs.records",
     "engine.runs.run",
+    "engine.training.measurements",
     "engine.training.worker",
 )
 

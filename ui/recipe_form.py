@@ -16,8 +16,10 @@ from engine.recipes.backbones import BACKBONES, rank_for_images
 from engine.recipes.recipe import ABOUT, FIELDS, MACHINE_FIELDS, MODELS, RECIPES, TYPES, Recipe, change
 from engine.recipes.weights import ImageNetWeights
 from engine.runs.run import list_runs, starting_weights
+from engine.training.measurements import forget_measurements, measurements_here
 from ui.augmentation import choose_augmentation
 from ui.tables import label, recipe_of
+from ui.wording import show_problem
 
 # The networks that take rows of numbers; all take images.
 MODELS_OF_ROWS = ("mlp",)
@@ -72,7 +74,23 @@ def choose_recipe() -> Recipe:
     values |= choose_augmentation(base, values["dataset"])
     with st.expander("All other settings"):
         values = field_widgets(base, rest, values)
+        _offer_to_measure_again()
     return change(base, values)
+
+
+def _offer_to_measure_again() -> None:
+    with st.container(horizontal=True, vertical_alignment="center"):
+        if st.button("Measure again", icon=":material/timer:", disabled=not measurements_here(), key="measure-again"):
+            try:
+                forget_measurements()
+            except LoupeError as error:
+                show_problem(error)
+            else:
+                st.toast("The next training measures what is quickest.", icon=":material/timer:")
+        st.caption(
+            "The quickest threads, precision and convolutions are measured once on this machine and kept, so that the "
+            "same recipe gives the same result; the button forgets them, and the next training measures them again."
+        )
 
 
 def _recipes_for(dataset: str | None) -> list[str]:

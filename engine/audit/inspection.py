@@ -232,10 +232,10 @@ def _file(dataset: Dataset) -> Path:
 
 
 def _save(dataset: Dataset, places: _Places, inspection: Inspection) -> None:
-    """Write a result: images as positions in the row of all splits, labels as what the dataset has."""
+    """Write a result: images as positions in the row of all splits. Labels are read from the dataset each time."""
     document = {
         "format": FORMAT,
-        "fingerprint": dataset.fingerprint,
+        "fingerprint": dataset.images_fingerprint,
         "exact": [[places.position(pair.first), places.position(pair.second)] for pair in inspection.exact],
         "near": [
             [places.position(pair.first), places.position(pair.second), pair.distance] for pair in inspection.near
@@ -248,11 +248,11 @@ def _save(dataset: Dataset, places: _Places, inspection: Inspection) -> None:
 
 
 def load_inspection(dataset: Dataset) -> Inspection | None:
-    """Read the result of the last check; None when there is none, or none that can be read, of this very dataset."""
+    """Read the result of the last check; None when there is none, or none that can be read, of these very images."""
     places = _Places(dataset)
     try:
         document = json.loads(_file(dataset).read_text(encoding="utf-8"))
-        if (document["format"], document["fingerprint"]) != (FORMAT, dataset.fingerprint):
+        if (document["format"], document["fingerprint"]) != (FORMAT, dataset.images_fingerprint):
             return None
         return Inspection(
             exact=tuple(places.pair(first, second, 0) for first, second in document["exact"]),

@@ -8,11 +8,13 @@ from typing import Any
 from engine.advice.advice_job import answer
 from engine.base.errors import LoupeError
 from engine.base.progress import run_to_end
+from engine.base.text import pluralize
 from engine.commands.command import AddCommand, Outcome
 from engine.commands.following import follow
 from engine.commands.progress import once_a_second, tell
 from engine.recipes.recipe import Recipe, change, find_recipe
 from engine.runs.run import WORKER_ENVIRONMENT, list_runs, open_run, resume, start
+from engine.training.measurements import forget_measurements
 
 
 def add_commands(add_command: AddCommand) -> None:
@@ -29,6 +31,7 @@ def add_commands(add_command: AddCommand) -> None:
     resuming.add_argument("--epochs", metavar="N", type=int, help="how many it is to have in all; more than it had")
 
     add_command("runs", describe_runs)
+    add_command("measure-again", measure_again)
 
 
 def _recipe(args: argparse.Namespace) -> Recipe:
@@ -85,3 +88,9 @@ def describe_runs(args: argparse.Namespace) -> Outcome:
         accuracy = history.ended.test_accuracy if history.ended else None
         lines.append(f"{run.id:40} {status:9} " + ("" if accuracy is None else f"test accuracy {accuracy:.2%}"))
     return Outcome(listing, "\n".join(lines) or "No runs yet. Start one: python -m engine train digits-quick")
+
+
+def measure_again(args: argparse.Namespace) -> Outcome:
+    """Forget what this machine trains quickest with, so that the next training of each kind measures it again."""
+    count = forget_measurements()
+    return Outcome({"forgotten": count}, f"{pluralize(count, 'measurement')} forgotten")

@@ -34,13 +34,21 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """kind: ``images``, or ``table`` for rows of numbers. bad_file_count: files that the import had to leave out."""
+    """A dataset, open.
+
+    fingerprint: of all that a training depends on: images and labels of all splits, and class names. By it runs and
+    their predictions know their dataset. images_fingerprint: of the images of all splits alone. By it features and
+    copies are known, which stay what they are when labels are corrected. In the description of a dataset that was
+    saved when there was one only, it is ``fingerprint``. kind: ``images``, or ``table`` for rows of numbers.
+    bad_file_count: files that the import had to leave out.
+    """
 
     name: str
     classes: tuple[str, ...]
     splits: Mapping[str, Split]
     source: str
     fingerprint: str
+    images_fingerprint: str
     folder: Path
     kind: str = "images"
     bad_file_count: int = 0
@@ -114,20 +122,23 @@ def finish_dataset(
     counts: images by split; each split has its ``SPLIT-images.npy`` and ``SPLIT-labels.npy``.
     """
     folder, unfinished = prepared_root() / name, prepared_root() / f".{name}.unfinished"
-    digest = hashlib.sha256(json.dumps(classes).encode())
+    of_all, of_images = hashlib.sha256(json.dumps(classes).encode()), hashlib.sha256()
     for split_name in counts:
-        for part in ("images", "labels"):
+        for part, digests in (("images", (of_all, of_images)), ("labels", (of_all,))):
             array = np.load(unfinished / f"{split_name}-{part}.npy", mmap_mode="r", allow_pickle=False)
-            digest.update(f"{split_name}-{part}{array.shape}".encode())
+            for digest in digests:
+                digest.update(f"{split_name}-{part}{array.shape}".encode())
             for block in read_in_blocks(unfinished / f"{split_name}-{part}.npy", array.offset):
-                digest.update(block)
+                for digest in digests:
+                    digest.update(block)
     description = {
         "format": FORMAT,
         "kind": kind,
         "classes": list(classes),
         "splits": dict(counts),
         "source": source,
-        "fingerprint": digest.hexdigest()[:16],
+        "fingerprint": of_all.hexdigest()[:16],
+        "images_fingerprint": of_images.hexdigest()[:16],
         "bad_file_count": bad_file_count,
     }
     (unfinished / "dataset.json").write_text(json.dumps(description, indent=1, ensure_ascii=False))
@@ -188,6 +199,7 @@ def _open(description: Path, changed: int) -> Dataset:
             splits=splits,
             source=facts["source"],
             fingerprint=facts["fingerprint"],
+            images_fingerprint=facts.get("images_fingerprint", facts["fingerprint"]),
             folder=folder,
             kind=facts["kind"],
             bad_file_count=facts.get("bad_file_count", 0),

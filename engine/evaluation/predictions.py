@@ -19,7 +19,7 @@ class Predictions:
 
     probabilities: float32 (count, classes). labels: int64 (count,), the true classes.
     stored_in: the dataset's split that holds the images; val may be held back from train. indices: int64 (count,),
-    where they are in it. fingerprint: of the dataset that the images are from.
+    where they are in it. fingerprint: of the dataset that images and labels are from.
     """
 
     split: str
@@ -70,7 +70,7 @@ class Predictions:
         return float(self.losses.mean())
 
     def match(self, dataset: Dataset) -> bool:
-        """Tell whether these are of a dataset as it is now."""
+        """Tell whether these are of a dataset, images and labels, as it is now."""
         stored = dataset.splits.get(self.stored_in, ())
         return dataset.fingerprint == self.fingerprint and int(self.indices.max()) < len(stored)
 

@@ -82,7 +82,7 @@ class Features:
     """The features of one split, float32 (count, features), as a file that fills up as they are asked for.
 
     A second file has a byte for each image, 1 once its row is there: a process that is killed loses what it was at,
-    and no more. Another backbone, another dataset or another view has files of its own.
+    and no more. Another backbone, other images or another view have files of their own; labels do not matter.
     """
 
     def __init__(self, dataset: Dataset, split: str, extractor: Extractor, view: View | None = None):
@@ -91,7 +91,7 @@ class Features:
         self.view = view
         self.width = extractor.width
         changed = f"{view.augmentation} {view.seed} {view.number}" if view else ""
-        named = json.dumps([FORMAT, dataset.fingerprint, split, extractor.digest, self.width, changed])
+        named = json.dumps([FORMAT, dataset.images_fingerprint, split, extractor.digest, self.width, changed])
         name = hashlib.blake2b(named.encode(), digest_size=12).hexdigest()
         self.values = dataset.folder / f"features-{split}-{name}.f32"
         self.there = self.values.with_suffix(".there")

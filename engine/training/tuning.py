@@ -1,26 +1,24 @@
-"""What a processor trains a recipe with: threads, number format, convolutions. Tried once, then remembered.
+"""What a processor trains a recipe with: threads, number format, convolutions. Tried once, then kept.
 
 Which is quickest depends on the network and the batch: two threads halve the time of a large step and double that of a
 tiny one, bfloat16 needs a processor that computes in it, and oneDNN's convolutions cost more to set up than a few small
 images take.
 """
 
-import json
 import math
-import platform
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 
 from engine.base.errors import LoupeError
-from engine.base.machine import cores, has_bfloat16, is_out_of_memory, load_average, processor_name
-from engine.base.paths import data_root, replacing_file
+from engine.base.machine import cores, has_bfloat16, is_out_of_memory, processor_name
 from engine.data.dataset import Dataset
 from engine.recipes.recipe import Recipe
 from engine.training.loop import Training, train_step
+from engine.training.measurements import keep_measurement, key_of, read_measurements
 
 TRYING_SECONDS = 1.0  # for all ways together, beside two first steps of each
 TURN_SECONDS = 0.02  # of each way in its turn
@@ -28,7 +26,6 @@ HOPELESS = 1.7  # what takes so many times the best is not tried again
 LONG_STEP_SECONDS = 0.4  # where a step takes this long, only another number format is worth the wait
 PIXELS_TRIED = 8 * 224 * 224  # of large images fewer than a batch do: what is quicker for these is so for more
 WORTH_THREADS = 1.1  # so much quicker must several threads be: they lose more when something else wants a core
-BUSY = 0.75  # with so many processes to a core, what is quickest may be another thing than on a quiet machine
 WORTH = 1.05  # so much quicker must anything else be
 
 
@@ -162,41 +159,25 @@ class _Trial:
 
 
 class _Remembered:
-    """The ways found before, as JSON beside the datasets: a damaged or missing file is as good as an empty one."""
+    """The way found before for the training of a recipe. It stays, whatever the machine was doing besides."""
 
     def __init__(self, recipe: Recipe, dataset: Dataset):
         shape = "x".join(map(str, dataset.sample_shape))
-        self.key = (
-            f"{platform.node()}, {processor_name()}, {cores()} cores, torch {torch.__version__}: {recipe.model} on "
+        self.key = key_of(
+            f"{processor_name()}, {cores()} cores, torch {torch.__version__}: {recipe.model} on "
             f"{shape}, {len(dataset.classes)} classes, {recipe.batch_size} at a time, {recipe.optimizer}, "
             f"size {recipe.size}, freeze {recipe.freeze}, augment {recipe.augment!r}, {recipe.views} views, "
             f"{recipe.precision}, {recipe.threads} threads, {recipe.convolutions}"
         )
 
-    @property
-    def path(self) -> Path:
-        return data_root() / "quickest.json"
-
-    def _read(self) -> dict:
-        try:
-            found = json.loads(self.path.read_text())
-        except (OSError, ValueError, RecursionError):
-            return {}
-        return found if isinstance(found, dict) else {}
-
     def way(self) -> _Settings | None:
-        """Return the way found before; None where there is none, or it was found in worse conditions than there are."""
+        """Return the way found before; None where there is none."""
         try:
-            found = dict(self._read()[self.key])
-            load = float(found.pop("load", 0.0))
-            return None if load > BUSY >= load_average() else _Settings(**found)
-        except (KeyError, TypeError, ValueError):
+            found = read_measurements()[self.key]
+            return _Settings(found["threads"], found["precision"], found["convolutions"])
+        except (KeyError, TypeError):
             return None
 
     def write(self, way: _Settings) -> None:
-        found = vars(way) | {"load": round(load_average(), 2)}
-        try:
-            with replacing_file(self.path) as beside:
-                beside.write_text(json.dumps(self._read() | {self.key: found}, indent=1) + "\n")
-        except OSError:
-            pass  # a folder that cannot be written to: it is tried again the next time
+        with suppress(OSError):  # of a folder that cannot be written to: it is tried again the next time
+            keep_measurement(self.key, vars(way))

@@ -1,5 +1,6 @@
 import io
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
@@ -74,7 +75,7 @@ def make_set(tmp_path: Path) -> MakeSet:
             for name, part in images.items()
         }
         (tmp_path / "set").mkdir(exist_ok=True)
-        return Dataset("set", ("zero", "one"), splits, "generated", "0123456789abcdef", tmp_path / "set", kind)
+        return Dataset("set", ("zero", "one"), splits, "generated", "0123", "4567", tmp_path / "set", kind)
 
     return make
 
@@ -430,9 +431,30 @@ def test_no_result_before_a_check(make_set, ordinary):
     assert load_inspection(make_set(train=ordinary)) is None
 
 
-def test_a_result_of_another_dataset_does_not_count(checked):
-    dataset, _ = checked
-    assert load_inspection(replace(dataset, fingerprint="another")) is None
+def test_a_result_is_of_the_images_whatever_their_labels(checked):
+    dataset, found = checked
+
+    def beside(name: str, change: Callable[[Split], Split]) -> Inspection | None:
+        """Read what was found, put beside the same dataset with some of it changed."""
+        splits = {name: change(split) for name, split in dataset.splits.items()}
+        save_dataset(name, ("eins", "zwei"), splits, "generated")
+        other = open_dataset(name)
+        shutil.copy(dataset.folder / "inspection.json", other.folder)
+        return load_inspection(other)
+
+    def pixel_changed(split: Split) -> Split:
+        images = split.images.copy()
+        images[-1, 0, 0, 0] ^= 1
+        return replace(split, images=images)
+
+    assert not all(pair.same_label for pair in found.exact + found.near)
+    again = beside("relabelled", lambda split: replace(split, labels=np.zeros_like(split.labels)))
+    assert all(pair.same_label for pair in again.exact + again.near)
+    assert [(pair.first, pair.second, pair.distance) for pair in again.exact + again.near] == [
+        (pair.first, pair.second, pair.distance) for pair in found.exact + found.near
+    ]
+    assert (again.odd, again.near_cut) == (found.odd, found.near_cut)
+    assert beside("retouched", pixel_changed) is None
 
 
 DAMAGE: dict[str, Callable[[dict], object]] = {

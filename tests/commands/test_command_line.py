@@ -23,6 +23,7 @@ from engine.recipes.backbones import BACKBONES, rank_for_images
 from engine.recipes.recipe import MODELS, RECIPES, Recipe, change, published
 from engine.runs.records import Preparing, to_line
 from engine.runs.run import Run, create_run
+from engine.training.measurements import keep_measurement, key_of, read_measurements
 
 TRAIN_KEYS = {
     "run",
@@ -40,6 +41,14 @@ TRAIN_KEYS = {
 }
 FIGURES = TRAIN_KEYS - {"run", "status", "epochs", "published"}
 QUICK = ("train", "digits-quick", "--set", "epochs=2", "--set", "threads=1", "--set", "device=cpu")
+
+
+def test_what_was_measured_is_forgotten(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    keep_measurement(key_of("convnet"), {"threads": 1, "precision": "float32", "convolutions": "onednn"})
+    assert command("measure-again", "--json") == Answer(0, '{\n "forgotten": 1\n}\n', "")
+    assert read_measurements() == {}
+    assert command("measure-again") == Answer(0, "0 measurements forgotten\n", "")
 
 
 # Runs from the command line, all under way at once; each has a folder of its own, so that none waits for another

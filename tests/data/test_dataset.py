@@ -173,6 +173,38 @@ def test_the_fingerprint_is_of_the_content():
     assert len(other | same) == 7
 
 
+def test_the_images_have_a_fingerprint_of_their_own():
+    split = make_split()
+    images, labels = split.images, split.labels
+    pixel = images.copy()
+    pixel[3, 2, 1, 0] ^= 1
+
+    def fingerprint(classes=CLASSES, images=images, labels=labels, parts=("train",)) -> str:
+        save_dataset("animals", classes, dict.fromkeys(parts, Split(images, labels)), "drawn")
+        description = prepared_root() / "animals" / "dataset.json"
+        return json.loads(description.read_text())["images_fingerprint"]
+
+    same = {fingerprint(), fingerprint(labels=labels[::-1]), fingerprint(classes=("cat", "dog", "owl"))}
+    other = {
+        fingerprint(images=pixel),
+        fingerprint(parts=("test",)),
+        fingerprint(parts=("train", "test")),
+        fingerprint(images=images.reshape(6, 5, 4, 1)),
+    }
+    assert len(same) == 1
+    assert len(other | same) == 5
+
+
+def test_where_a_description_has_one_fingerprint_it_is_that_of_the_images_too(colours):
+    assert colours.images_fingerprint != colours.fingerprint
+    folder = colours.folder.rename(prepared_root() / "earlier")
+    description = json.loads((folder / "dataset.json").read_text())
+    del description["images_fingerprint"]
+    (folder / "dataset.json").write_text(json.dumps(description))
+    earlier = open_dataset("earlier")
+    assert earlier.images_fingerprint == earlier.fingerprint == colours.fingerprint
+
+
 DAMAGE = {
     "json cut short": ("dataset.json", lambda content: content[: len(content) // 2]),
     "json empty": ("dataset.json", lambda content: b""),

@@ -1,6 +1,7 @@
 import io
 import pickle
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from answers import CASES, CLASSES, predictions_of, random_predictions
 from sklearn import metrics
 
 from engine.base.errors import LoupeError
+from engine.data.dataset import Dataset, Split, open_dataset, save_dataset
 from engine.evaluation.predictions import (
     Predictions,
     load_predictions,
@@ -90,6 +92,34 @@ def test_files_of_before_say_by_their_split_where_the_images_are_stored(path, sp
         of_before = {name: value for name, value in arrays.items() if name != "stored_in"}
     np.savez_compressed(path, **of_before)
     assert load_predictions(path).stored_in == stored_in
+
+
+def test_they_are_of_the_images_and_of_the_labels_of_their_dataset(colours):
+    probabilities = np.eye(3, dtype=np.float32)[colours.splits["test"].labels]
+    predictions = Predictions(
+        split="test",
+        stored_in="test",
+        probabilities=probabilities,
+        labels=colours.splits["test"].labels,
+        indices=np.arange(30),
+        classes=colours.classes,
+        fingerprint=colours.fingerprint,
+    )
+
+    def like(name: str, classes: tuple[str, ...], change: Callable[[Split], Split]) -> Dataset:
+        save_dataset(name, classes, {name: change(split) for name, split in colours.splits.items()}, "generated")
+        return open_dataset(name)
+
+    def retouched(split: Split) -> Split:
+        images = split.images.copy()
+        images[-1, 0, 0, 0] ^= 1
+        return Split(images, split.labels)
+
+    backwards = like("relabelled", colours.classes, lambda split: Split(split.images, split.labels[::-1]))
+    assert predictions.match(like("same", colours.classes, lambda split: split))
+    assert not predictions.match(like("renamed", ("red", "green", "azure"), lambda split: split))
+    assert not predictions.match(backwards)
+    assert not predictions.match(like("retouched", colours.classes, retouched))
 
 
 def refusal(path: Path) -> str:

@@ -1,4 +1,5 @@
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
 
@@ -127,6 +128,30 @@ def test_what_features_depend_on_has_files_of_its_own(colours: Dataset, what: st
     assert fill(other, indices) == 0
     assert not torch.equal(other.open()[:30], first.open()[:30])
     assert state_of(first) == before
+
+
+def test_the_same_images_have_the_same_features_whatever_their_labels(colours: Dataset) -> None:
+    extractor = extractor_of(colours)
+    first = Features(colours, "train", extractor)
+    fill(first)
+
+    def beside(name: str, classes: tuple[str, ...], change: Callable[[Split], Split]) -> Features:
+        """Return the features of the same dataset with some of it changed, beside which the first's were put."""
+        save_dataset(name, classes, {name: change(split) for name, split in colours.splits.items()}, "generated")
+        other = open_dataset(name)
+        for file in (first.values, first.there):
+            shutil.copy(file, other.folder)
+        return Features(other, "train", extractor)
+
+    def retouched(split: Split) -> Split:
+        images = split.images.copy()
+        images[-1, 0, 0, 0] ^= 1
+        return Split(images, split.labels)
+
+    relabelled = beside("relabelled", ("red", "green", "azure"), lambda split: Split(split.images, split.labels[::-1]))
+    assert len(relabelled.missing(np.arange(90))) == 0
+    assert torch.equal(relabelled.open(), first.open())
+    assert len(beside("retouched", colours.classes, retouched).missing(np.arange(90))) == 90
 
 
 def test_each_view_has_files_of_its_own(colours: Dataset) -> None:

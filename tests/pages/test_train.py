@@ -25,11 +25,12 @@ from engine.runs.records import (
     to_line,
 )
 from engine.runs.run import ACTIVE, Run, create_run, list_runs, open_run
+from engine.training.measurements import keep_measurement, key_of, measurements_file, measurements_here
 from ui.live import history_csv
 from ui.tables import thinned
 
 # What the form ends with.
-START = ["Start training", "One-minute check", "Find a learning rate"]
+START = ["Measure again", "Start training", "One-minute check", "Find a learning rate"]
 STARTED = Started("digits", "abc", list("01"), 1280, 100, 2000, 20, 10, 1000, "cpu", 2, "float32", "2.0")
 STEP = Step(50, 3, 0.51234, 0.9125, 0.01, 12345.6, 5.0, 734.6)
 EPOCHS = [Epoch(20 * n, n, 0.6, 0.9, 0.7, 0.8 + n / 100, 0.01, 12000.0, 2.0 * n) for n in (1, 2)]
@@ -320,6 +321,18 @@ def test_a_second_run_waits_and_says_for_which(launches) -> None:
     kill(second, launches)
     process.kill()
     process.wait()
+
+
+def test_what_was_measured_to_be_quickest_can_be_measured_again() -> None:
+    assert button(open_page("train"), "Measure again").disabled  # nothing has been
+    measurements_file().parent.mkdir(exist_ok=True)
+    keep_measurement(key_of("convnet"), {"threads": 1, "precision": "float32", "convolutions": "onednn"})
+    app = open_page("train")
+    assert not button(app, "Measure again").disabled
+    (told,) = click(app, "Measure again").toast
+    assert told.value == "The next training measures what is quickest."
+    assert measurements_here() == []
+    assert button(show(app), "Measure again").disabled
 
 
 def test_runs_that_cannot_be_written_are_told(tmp_path) -> None:

@@ -3,13 +3,17 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
-from engine.data.dataset import open_dataset
+from engine.audit.inspection import load_inspection
+from engine.data.dataset import open_dataset, save_dataset
 from engine.evaluation.predictions import load_predictions
 from engine.evaluation.summary import evaluation
 from engine.inference.batch import Pictures, classify_all
 from engine.inference.classifier import load_classifier
+from engine.networks.features import Features
 from engine.runs.archive import archive_run, restore_run
 from engine.runs.run import Run, dataset_of, delete_run, list_runs
 from engine.training.worker import execute
@@ -95,6 +99,26 @@ def test_an_archive_of_that_time_is_restored(earlier):
     assert {name for name in before if after[name] != before[name]} <= {"checkpoint.pt"}
     assert restored.status() == "stopped"
     assert_it_goes_on_to_its_end(restored)
+
+
+def test_what_was_computed_of_its_images_is_found(earlier):
+    dataset = open_dataset("earlier")
+    features = Features(dataset, "test", load_classifier(earlier).extractor)
+    assert features.missing(np.arange(24)).tolist() == []
+    kept = features.open().clone()
+    features.there.unlink()
+    assert list(features.fill(np.arange(24))) == [24]
+    torch.testing.assert_close(features.open(), kept)
+    found = load_inspection(dataset)
+    assert (len(found.exact), len(found.near), len(found.odd)) == (0, 5, 0)
+
+
+def test_its_dataset_saved_again_has_the_same_fingerprint(earlier):
+    dataset = open_dataset("earlier")
+    save_dataset("again", dataset.classes, dataset.splits, dataset.source)
+    again = open_dataset("again")
+    assert again.fingerprint == dataset.fingerprint == earlier.history().started.fingerprint
+    assert load_predictions(earlier.predictions("test")).match(again)
 
 
 def test_its_dataset_opens_where_nothing_can_be_written(earlier, tmp_path):

@@ -1,6 +1,7 @@
 import hashlib
 import io
 import re
+import shutil
 import socket
 import subprocess
 import threading
@@ -26,7 +27,7 @@ from engine.networks.models import build_model, head_path
 from engine.networks.preprocessing import FIXED, Preprocessing
 from engine.recipes.backbones import BACKBONES
 from engine.recipes.recipe import Recipe
-from engine.runs.run import Run, create_run, delete_run, require_sources
+from engine.runs.run import Run, create_run, require_sources
 from engine.training.pretrained import (
     UNUSED,
     downloaded_file,
@@ -551,7 +552,7 @@ def test_a_run_may_be_called_like_a_file(colours: Dataset, name: str) -> None:
         ours = build_model("mlp", OF_COLOURS.model_shape, len(OF_COLOURS.classes))
         assert load_pretrained(ours, replace(recipe, weights=named)).startswith(f"4 tensors of the run {name} were")
         assert all(torch.equal(value, theirs[tensor]) for tensor, value in ours.state_dict().items())
-    delete_run(renamed)
+    shutil.rmtree(renamed.path)
     with pytest.raises(LoupeError) as refused:
         require_sources(recipe)
     assert str(refused.value) == (
