@@ -132,7 +132,7 @@ def main() -> None:
             own = folder / f"{run.id}.png"
             mode = "L" if classifier.preprocessing.image_shape[2] == 1 else "RGB"
             scene(height, width, 1).convert(mode).save(own)
-            name = f"{run.recipe.model}, {width} x {height}"
+            name = f"{run.read_recipe().model}, {width} x {height}"
             compare_one(f"{name}: its own size", classifier, own, args.repeats)
             compare_one(f"{name}: a JPEG of 4,000 x 3,000", classifier, folder / "camera.jpg", args.repeats)
         print("\n| many pictures | n | plain, s | Loupe, s | Loupe / plain |\n|---|---|---|---|---|")
@@ -144,9 +144,10 @@ def main() -> None:
             for number in range(args.pictures):
                 (own / f"{number:05}.png").write_bytes(content)
             count = f"{args.pictures:,}"
-            compare_many(f"{run.recipe.model}: {count} of its own size", classifier, own, args.repeats)
-            compare_many(f"{run.recipe.model}: {count} of 1,600 x 1,200", classifier, photographs, args.repeats)
-        print("\n| most memory of a process, MB | " + " | ".join(run.recipe.model for run in runs) + " |")
+            model = run.read_recipe().model
+            compare_many(f"{model}: {count} of its own size", classifier, own, args.repeats)
+            compare_many(f"{model}: {count} of 1,600 x 1,200", classifier, photographs, args.repeats)
+        print("\n| most memory of a process, MB | " + " | ".join(run.read_recipe().model for run in runs) + " |")
         print("|---" * (len(runs) + 1) + "|")
         large = scene(LARGE, LARGE, 2)
         large.save(folder / "large.jpg", quality=90)

@@ -22,7 +22,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from benchmarks.environment import describe_machine
-from engine.data.catalogue import get_dataset
+from engine.data.download_job import get_dataset
 from engine.evaluation.predictions import load_predictions
 from engine.recipes.recipe import RECIPES, change, find_recipe
 from engine.runs.records import Record

@@ -224,7 +224,7 @@ def main() -> None:
 
     runs = [open_run(name) for name in args.runs]
     classifiers = [load_classifier(run) for run in runs]
-    dataset = open_dataset(runs[0].recipe.dataset)
+    dataset = open_dataset(runs[0].read_recipe().dataset)
     style = measure_ink_style(dataset.splits["train"].images)
     if not isinstance(style, InkStyle):
         raise SystemExit(f"The images of {dataset.name} are not light strokes on dark: choose runs of MNIST, say.")
@@ -235,7 +235,7 @@ def main() -> None:
 
     print(describe_machine())
     print(f"{len(images)} test images of {dataset.name}, {style}; accuracy in %, and in parts of the plain one")
-    print("| | ms | " + " | ".join(f"`{run.recipe.name}`" for run in runs) + " |")
+    print("| | ms | " + " | ".join(f"`{run.read_recipe().name}`" for run in runs) + " |")
     print("|---|---" + "|---" * len(runs) + "|")
     right = [answers(classifier, images) == labels for classifier in classifiers]
     print("| as stored | | " + " | ".join(f"{100 * each.mean():.1f}" for each in right) + " |")

@@ -17,8 +17,8 @@ from torch import nn
 
 from benchmarks.environment import describe_machine, start_as_a_run_does
 from benchmarks.train_speed import plain_loop, spread
-from engine.data.catalogue import get_dataset
 from engine.data.dataset import Dataset, open_dataset
+from engine.data.download_job import get_dataset
 from engine.networks.inference import logits_in_batches
 from engine.networks.preprocessing import build_preprocess, preprocessing_for
 from engine.recipes.recipe import Recipe, change, find_recipe

@@ -27,9 +27,9 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from benchmarks.environment import describe_machine, start_as_a_run_does
-from engine.data.catalogue import get_dataset
 from engine.data.dataset import Dataset as StoredDataset
 from engine.data.dataset import open_dataset
+from engine.data.download_job import get_dataset
 from engine.networks.models import build_model
 from engine.recipes.recipe import RECIPES, Recipe, change, find_recipe
 from engine.training import tuning

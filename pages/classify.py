@@ -5,7 +5,7 @@ import streamlit as st
 
 from engine.base.errors import LoupeError
 from engine.data.catalogue import kind_of
-from engine.inference.classify_job import find_job, read_picture, start_job
+from engine.inference.classify_job import find_classification, read_picture, start_classification
 from ui.classifying.answers import show_bad, show_one, show_table
 from ui.classifying.inputs import Given, choose_pictures
 from ui.classifying.likeness import show_likeness
@@ -13,6 +13,7 @@ from ui.classifying.single import classify_one, show_evidence
 from ui.classifying.watching import rows_of_job, show_end, show_progress
 from ui.gallery.features import open_classifier
 from ui.state import choose_run, enter, head, link
+from ui.tables import recipe_of
 from ui.wording import show_problem
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ enter()
 
 def start(paths: tuple[str, ...] = (), uploads: tuple[tuple[str, BinaryIO], ...] = ()) -> Never:
     """Classify many pictures in the background, and look at that."""
-    st.query_params["job"] = start_job(run, paths, uploads, normalize)
+    st.query_params["job"] = start_classification(run, paths, uploads, normalize)
     st.rerun()
 
 
@@ -48,7 +49,7 @@ if not run.weights.exists():
     st.info("This run has no model yet. Choose another in the sidebar, or watch this one.", icon=":material/info:")
     link("train", "Watch this run", run=run.id)
     st.stop()
-if kind_of(run.recipe.dataset) == "table":
+if kind_of(recipe_of(run).dataset) == "table":
     st.info(
         "This run classifies rows of numbers, not pictures. Choose a run in the sidebar that was trained on images.",
         icon=":material/info:",
@@ -59,7 +60,7 @@ classifier = open_classifier(run)
 if classifier is None:
     st.stop()
 preprocessing = classifier.preprocessing
-job = find_job(st.query_params.get("job", ""))
+job = find_classification(st.query_params.get("job", ""))
 if job and job.request.run != run.id:  # another was chosen meanwhile
     if job.is_active:
         st.info("Another run is still classifying pictures.", icon=":material/hourglass_top:")

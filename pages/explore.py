@@ -1,8 +1,8 @@
 import streamlit as st
 
 from engine.base.errors import LoupeError
-from engine.base.text import format_duration, join_words, pluralize, printable
-from engine.data.catalogue import CATALOGUE, get_dataset, title_of
+from engine.base.text import join_words, pluralize, printable
+from engine.data.catalogue import CATALOGUE, title_of
 from engine.data.dataset import Dataset, delete_dataset, is_prepared, open_dataset
 from engine.data.source_files import BAD_FILES, read_bad_files
 from ui.explorer.averages import show_averages
@@ -11,6 +11,7 @@ from ui.explorer.copies import show_copies, show_odd
 from ui.explorer.look import show_sample, take_choices
 from ui.explorer.points import show_points, show_rows
 from ui.explorer.shapes import show_shapes
+from ui.getting import offer_download
 from ui.importing import NEW, show_import
 from ui.state import choose_dataset, enter, go, link
 from ui.wording import plain, show_problem
@@ -18,27 +19,6 @@ from ui.wording import plain, show_problem
 enter()
 
 BAD_FILES_SHOWN = 1000
-
-
-def offer(name: str) -> None:
-    """Offer to get a dataset that is not here, and show how far it is."""
-    source = CATALOGUE[name]
-    size = f"downloads {source.download_bytes / 1e6:.1f} MB once" if source.download_bytes else "downloads nothing"
-    st.info(f"{source.title} is not prepared yet. Getting it {size}.", icon=":material/download:")
-    if not st.button(f"Get {source.title}", type="primary", icon=":material/download:"):
-        st.stop()
-    bar = st.progress(0.0, text=f"Preparing {source.title}")
-    try:
-        for progress in get_dataset(name):
-            if progress.total:
-                text = f"Downloading {source.title}: {progress.done / 1e6:.1f} of {progress.total / 1e6:.1f} MB"
-                left = "" if progress.seconds_left is None else f", about {format_duration(progress.seconds_left)} left"
-                bar.progress(progress.done / progress.total, text=text + left)
-    except LoupeError as error:
-        bar.empty()
-        show_problem(error)
-        st.stop()
-    st.rerun()
 
 
 def show_bad_files(dataset: Dataset) -> None:
@@ -106,7 +86,8 @@ if wanted and wanted != name:
 if name in CATALOGUE:
     st.markdown(CATALOGUE[name].about)
     if not is_prepared(name):
-        offer(name)
+        offer_download(name)
+        st.stop()
 try:
     dataset = open_dataset(name)
 except LoupeError as error:

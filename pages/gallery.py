@@ -13,6 +13,7 @@ from ui.gallery.points import show_rows
 from ui.gallery.sheet import show_sheet
 from ui.pictures import open_pictures
 from ui.state import choose_run, choose_view, enter, head, keep_view, link, open_predictions, whole_number
+from ui.tables import recipe_of
 from ui.wording import plain, show_problem
 
 enter()
@@ -66,7 +67,7 @@ run = choose_run("Gallery")
 keep_view(f"the gallery of {run.id}", VIEW)
 head("Gallery", run)
 predictions = open_predictions(run)
-item = item_of(run.recipe.dataset)
+item = item_of(recipe_of(run).dataset)
 dataset = open_pictures(run, predictions)
 if dataset is None:
     link("evaluate", "See the figures of this run", run=run.id)

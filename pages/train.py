@@ -11,6 +11,7 @@ from ui.live import going_on, show_run
 from ui.networks import about_features, about_model, compare_networks
 from ui.recipe_form import changes_in_words, choose_recipe, downloads_of
 from ui.state import enter, go, link
+from ui.tables import recipe_of
 from ui.wording import plain, show_problem
 
 enter()
@@ -24,7 +25,7 @@ def attached() -> Run | None:
     if name:
         try:
             run = open_run(name)
-            run.recipe  # noqa: B018 - a damaged one is told here
+            recipe_of(run)  # a damaged one is told here
             return run
         except LoupeError as error:
             show_problem(error)
@@ -45,7 +46,7 @@ def show_attached(run: Run) -> None:
         if "then" in st.query_params and st.session_state.pop("watched", None) == run.id:
             go(st.query_params["then"] if st.query_params["then"] in ("gallery", "evaluate") else "gallery", run=run.id)
         ways = {"evaluate": "Evaluate it", "gallery": "See its mistakes", "classify": "Classify a picture"}
-        if kind_of(run.recipe.dataset) == "table":
+        if kind_of(recipe_of(run).dataset) == "table":
             del ways["classify"]
         for column, (page, text) in zip(st.columns(3), ways.items(), strict=False):
             with column:

@@ -1,24 +1,37 @@
 """What all tests share: folders of their own, fixed seeds, and small datasets."""
 
+import hashlib
+import os
 import random
 import shutil
 import signal
 import sys
 from collections.abc import Callable
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from processes import ending_its_runs, folders, wait_until
 
+from engine.base.paths import PROJECT_ROOT
 from engine.data.dataset import Dataset, Split, open_dataset, save_dataset
 from engine.recipes.recipe import change, find_recipe
 from engine.runs.run import ACTIVE, Run, start
 
 MakeColours = Callable[..., Dataset]
+CACHE = PROJECT_ROOT / ".pytest_cache" / "loupe"
 
 # A shell that starts the tests in the background has them ignore Ctrl+C, and with them all that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "browser" in item.path.relative_to(PROJECT_ROOT / "tests").parts:
+            item.add_marker(pytest.mark.browser)
 
 
 class Trap:
@@ -53,16 +66,41 @@ def fixed_seeds_and_threads() -> None:
         torch.set_num_threads(1)
 
 
+def made_once(name: str, make: Callable[[Path], None]) -> Path:
+    """Return a folder that ``make`` fills, kept from one session to the next until a source of the engine changes."""
+    folder = CACHE / f"{name}-{digest_of_the_engine()}"
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with FileLock(CACHE / f"{name}.lock"):  # other workers want it too
+        if not folder.exists():
+            for outdated in CACHE.glob(f"{name}-*"):
+                shutil.rmtree(outdated)
+            make(beside := folder.with_name(f".{folder.name}.{os.getpid()}"))
+            beside.rename(folder)
+    return folder
+
+
+@cache
+def digest_of_the_engine() -> str:
+    """Hash what decides the outcome of a training: the engine's sources, and the version of torch."""
+    digest = hashlib.sha256(version("torch").encode())
+    for file in sorted((PROJECT_ROOT / "engine").rglob("*.py")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
 @pytest.fixture(scope="session")
 def digits_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder with the digits prepared in it, once for all tests: not to be written to."""
-    from engine.data.download import fetch
 
-    folder = tmp_path_factory.mktemp("digits")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LOUPE_DATA", str(folder))
-        fetch("digits")
-    return folder
+    def make(folder: Path) -> None:
+        from engine.data.download import fetch
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("LOUPE_DATA", str(folder))
+            fetch("digits")
+
+    # A copy: servers compute features beside the dataset.
+    return Path(shutil.copytree(made_once("digits", make), tmp_path_factory.mktemp("digits") / "data"))
 
 
 @pytest.fixture
@@ -77,14 +115,18 @@ def digits(digits_data: Path, tmp_path: Path) -> Dataset:
 @pytest.fixture(scope="session")
 def trained(digits_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run of digits-quick that has finished: not to be written to."""
-    folder = tmp_path_factory.mktemp("trained")
-    # Two epochs make a model that is right and wrong often enough.
-    recipe = change(find_recipe("digits-quick"), {"epochs": 2, "device": "cpu", "threads": 1})
-    with folders(digits_data, folder), ending_its_runs(digits_data, folder):
-        run = start(recipe)
-        wait_until(lambda: run.status() not in ACTIVE)
-    assert run.status() == "finished"
-    return run
+
+    def make(folder: Path) -> None:
+        # Two epochs make a model that is right and wrong often enough.
+        recipe = change(find_recipe("digits-quick"), {"epochs": 2, "device": "cpu", "threads": 1})
+        with folders(digits_data, folder), ending_its_runs(digits_data, folder):
+            run = start(recipe)
+            wait_until(lambda: run.status() not in ACTIVE)
+        assert run.status() == "finished"
+
+    kept = made_once("trained", make)
+    (run,) = (path for path in kept.iterdir() if (path / "recipe.json").exists())
+    return Run(Path(shutil.copytree(run, tmp_path_factory.mktemp("trained") / run.name)))
 
 
 @pytest.fixture

@@ -102,7 +102,7 @@ def of_many_classes(predictions: Predictions, count: int = 47) -> dict:
 
 def answer_at_random(run: Run, dataset: Dataset) -> None:
     """Have a run be one on another dataset, of whose test images it answers each at random."""
-    run.write_recipe(change(run.recipe, {"dataset": dataset.name}))
+    run.write_recipe(change(run.read_recipe(), {"dataset": dataset.name}))
     labels = dataset.splits["test"].labels
     probabilities = np.random.default_rng(0).dirichlet(np.ones(len(dataset.classes)), len(labels))
     answers = {
@@ -117,7 +117,7 @@ def answer_at_random(run: Run, dataset: Dataset) -> None:
 
 def copy_into_train(run: Run, rows: np.ndarray) -> Dataset:
     """Put exact copies of test images of the run's dataset first in its training split, as if it had been so always."""
-    dataset = open_dataset(run.recipe.dataset)
+    dataset = open_dataset(run.read_recipe().dataset)
     train, test = dataset.splits["train"], dataset.splits["test"]
     images, labels = train.images.copy(), train.labels.copy()
     images[: len(rows)], labels[: len(rows)] = test.images[rows], test.labels[rows]
@@ -126,7 +126,7 @@ def copy_into_train(run: Run, rows: np.ndarray) -> Dataset:
 
 def change_dataset(run: Run, splits: dict[str, Split]) -> Dataset:
     """Replace the dataset of a run, and have its predictions be of the new one."""
-    dataset = open_dataset(run.recipe.dataset)
+    dataset = open_dataset(run.read_recipe().dataset)
     save_dataset(dataset.name, dataset.classes, splits, dataset.source, dataset.kind)
     changed = open_dataset(dataset.name)
     change_predictions(run, lambda _: {"fingerprint": changed.fingerprint})

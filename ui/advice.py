@@ -2,23 +2,27 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import streamlit as st
 
+from engine.advice.advice_job import ask, find_answer
 from engine.advice.doctor import Finding, diagnose
 from engine.base.errors import LoupeError
+from engine.base.jobs import Job, JobState
 from engine.data.dataset import is_prepared, open_dataset
 from engine.recipes.recipe import Recipe, change
 from engine.runs.log import History
 from engine.runs.records import FINAL
-from engine.runs.run import Run, require_sources
+from engine.runs.run import Run
 from ui.charts import CONFIG, rate_curve
-from ui.commands import Command, as_arguments
+from ui.jobs import Work, watch
 from ui.recipe_form import fill_form, in_short
+from ui.tables import recipe_of
 from ui.wording import plain, show_problem
 
-# What can be asked before a training, by the command that answers.
+# What can be asked before a training, as engine.advice.advice_job calls it.
 QUESTIONS = {
     "rehearse": (
         "One-minute check",
@@ -32,78 +36,59 @@ VERDICTS = {"good": ":material/check:", "look": ":material/visibility:", "bad": 
 
 
 def offer_advice() -> str | None:
-    """Show a button for each question; returns the command of the one that was pressed."""
+    """Show a button for each question; returns the question whose button was pressed."""
     asked = None
-    for command, (title, icon, help) in QUESTIONS.items():
-        if st.button(title, icon=icon, help=help, key=f"ask-{command}"):
-            asked = command
+    for question, (title, icon, help) in QUESTIONS.items():
+        if st.button(title, icon=icon, help=help, key=f"ask-{question}"):
+            asked = question
     return asked
 
 
 def show_advice(recipe: Recipe, asked: str | None) -> None:
-    """Answer what is asked about a recipe, and go on showing the answer as long as the recipe stays as it is."""
-    state = st.session_state
+    """Answer what is asked about a recipe; an answer is there again whenever the recipe is as it was."""
+    _end_what_is_not_about(recipe)
     if asked:
-        state.pop("advice", None)
-        _end_work()
         try:
-            require_sources(recipe)
-            state.work = {"command": asked, "recipe": recipe, "work": Command(asked, *as_arguments(recipe))}
+            ask(asked, recipe)
         except LoupeError as error:
-            state.advice = {"command": asked, "recipe": recipe, "error": str(error)}
-    if "work" in state and state.work["recipe"] != recipe:
-        _end_work()
-    if "work" in state:
-        _wait()
-    told = state.get("advice")
-    if not told or not _is_about(told, recipe):
+            show_problem(error)
+        st.session_state["asked"] = asked, recipe
+    for question in QUESTIONS:
+        if (job := find_answer(question, recipe)) and (state := job.state()):
+            _show_answer(recipe, question, job, state)
+
+
+def _end_what_is_not_about(recipe: Recipe) -> None:
+    """End what this session has asked of a recipe that it has turned from: nobody waits for it."""
+    question, before = st.session_state.get("asked", ("", recipe))
+    if before == recipe:
         return
-    if "error" in told:
-        show_problem(told["error"])
+    del st.session_state["asked"]
+    job = find_answer(question, before)
+    if job and job != find_answer(question, recipe) and (state := job.state()) and state.is_running:
+        job.delete()
+
+
+def _show_answer(recipe: Recipe, question: str, job: Job, state: JobState) -> None:
+    title = QUESTIONS[question][0]
+    if state.is_running:
+        watch(partial(_look, title, job), job.delete, f"cancel-{question}")
         return
     with st.container(border=True):
-        st.markdown(f"**{QUESTIONS[told['command']][0]}**")
-        if told["command"] == "rehearse":
-            _show_checks(told["answer"])
+        st.markdown(f"**{title}**")
+        if state.error:
+            show_problem(state.error)
+        elif question == "rehearse":
+            _show_checks(state.result)
         else:
-            _show_rates(recipe, told["answer"])
+            _show_rates(recipe, state.result)
 
 
-def _is_about(told: dict[str, Any], recipe: Recipe) -> bool:
-    """Tell whether an answer is about a recipe: that of the rate finder is, whatever the rate."""
-    if told["command"] == "find-rate":
-        recipe = replace(recipe, learning_rate=told["recipe"].learning_rate)
-    return told["recipe"] == recipe
-
-
-@st.fragment(run_every=0.5)  # not waited for here: the page and its run would stand still
-def _wait() -> None:
-    waiting = st.session_state.get("work")
-    if not waiting:
-        return
-    work: Command = waiting["work"]
-    if work.has_ended():
-        advice = {name: waiting[name] for name in ("command", "recipe")}
-        try:
-            advice["answer"] = work.result()
-        except LoupeError as error:
-            advice["error"] = str(error)
-        st.session_state.advice = advice
-        _end_work()
-        st.rerun()
-    with st.container(horizontal=True, vertical_alignment="center"):
-        title = QUESTIONS[waiting["command"]][0]
-        st.markdown(f":material/hourglass_top: {title}: {plain(work.last_words() or 'starting')}", width="content")
-        st.button("Cancel", on_click=_end_work, key="cancel-work")
-    if "work" not in st.session_state:  # cancelled
-        st.rerun()
-
-
-def _end_work() -> None:
-    """End what is under way, if anything is; also of those who have left for another page."""
-    waiting = st.session_state.pop("work", None)
-    if waiting:
-        waiting["work"].end()
+def _look(title: str, job: Job) -> Work | None:
+    state = job.state()
+    if state is None or not state.is_running:
+        return None
+    return Work(f"**{title}**", state.progress or "starting")
 
 
 def _show_checks(checks: list[dict[str, str]]) -> None:
@@ -134,9 +119,10 @@ def show_doctor(run: Run, history: History) -> None:
     # Not at every look at a run that goes on: with 12,600 steps it takes 25 ms.
     end = history.last if isinstance(history.last, FINAL) else None
     seen = run.id, len(history.epochs), len(history.steps) // STEPS_BETWEEN, end
+    recipe = recipe_of(run)
     if st.session_state.get("diagnosed", (None, []))[0] != seen:
-        counts = _training_counts(history, run.recipe)
-        st.session_state.diagnosed = seen, diagnose(run.recipe, history, counts)
+        counts = _training_counts(history, recipe)
+        st.session_state.diagnosed = seen, diagnose(recipe, history, counts)
     findings = st.session_state.diagnosed[1]
     if not findings:
         if history.ended:
@@ -144,7 +130,7 @@ def show_doctor(run: Run, history: History) -> None:
         return
     st.markdown(":material/stethoscope: **Run doctor**")
     for number, finding in enumerate(findings):
-        _show_finding(run.recipe, finding, number)
+        _show_finding(recipe, finding, number)
 
 
 def _show_finding(recipe: Recipe, finding: Finding, number: int) -> None:

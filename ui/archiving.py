@@ -12,6 +12,7 @@ from engine.runs.archive import archive_run, restore_run
 from engine.runs.run import ACTIVE, open_run
 from ui.importing import MAX_UPLOAD_MB
 from ui.state import link
+from ui.tables import recipe_of
 from ui.wording import plain, show_problem
 
 # Of a download Streamlit has four copies in memory for a moment, and one until the page that offers it is left.
@@ -44,7 +45,7 @@ def _why_not(name: str) -> str:
         run = open_run(name)
         if run.status() in ACTIVE:
             return "It is still going on."
-        run.recipe  # noqa: B018 - raises when it is damaged
+        recipe_of(run)  # raises when it is damaged
         size = sum(path.stat().st_size for path in run.path.iterdir())
     except (LoupeError, OSError) as error:
         return plain(error)

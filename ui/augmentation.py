@@ -14,9 +14,10 @@ from engine.data.dataset import is_prepared, open_dataset
 from engine.images.pictures import JPEG_FROM_PIXELS, data_url
 from engine.recipes.augmentation import FIELDS, Augmentation, parse_augmentation
 from engine.recipes.recipe import Recipe
+from ui.components import component
 from ui.wording import show_problem
 
-SAMPLES = 8
+SAMPLES = 8  # as many as the style sheet has columns
 VERSIONS = 3  # of each; the caption says so
 
 LABELS = {
@@ -35,55 +36,7 @@ HELP = {
 }
 STEPS = {"shift": 1, "rotate": 5.0, "crop": 0.05, "erase": 0.05}
 
-CSS = """
-.width { container-type: inline-size; }
-.pairs { display: grid; gap: 18px 10px; grid-template-columns: repeat(8, 1fr); }
-@container (max-width: 560px) { .pairs { grid-template-columns: repeat(4, 1fr); } }
-figure { margin: 0; min-width: 0; display: grid; gap: 4px; align-content: start; }
-img { display: block; box-sizing: border-box; width: 100%; aspect-ratio: var(--shape); object-fit: contain;
-  background: #000; outline: 1px solid var(--st-border-color); border-radius: 2px; }
-img.small { image-rendering: pixelated; }
-img.stored { margin-bottom: 8px; }
-figcaption { color: var(--st-text-color); font: 12px/1.35 var(--st-font); overflow: hidden; text-overflow: ellipsis;
-  white-space: nowrap; text-align: center; }
-"""
-
-JS = """
-export default function(component) {
-  const { data, parentElement } = component;
-  let pairs = parentElement.querySelector(".pairs");
-  if (!pairs) {
-    pairs = document.createElement("div");
-    pairs.className = "pairs";
-    pairs.setAttribute("role", "group");
-    pairs.setAttribute("aria-label", "Training images as stored and as changed");
-    const width = document.createElement("div");
-    width.className = "width";
-    width.appendChild(pairs);
-    parentElement.appendChild(width);
-  }
-  if (pairs.dataset.version === data.version) return;
-  pairs.dataset.version = data.version;
-  pairs.style.setProperty("--shape", data.shape);
-  pairs.replaceChildren(...data.columns.map((column) => {
-    const figure = document.createElement("figure");
-    const caption = document.createElement("figcaption");
-    caption.textContent = caption.title = column.label;
-    figure.appendChild(caption);
-    column.images.forEach((url, row) => {
-      const image = document.createElement("img");
-      image.src = url;
-      image.alt = column.label + (row ? ", changed" : ", as stored");
-      if (data.small) image.classList.add("small");
-      if (!row) image.classList.add("stored");
-      figure.appendChild(image);
-    });
-    return figure;
-  }));
-}
-"""
-
-_component = st.components.v2.component("loupe_augmentation", css=CSS, js=JS)
+_component = component("augmentation")
 
 
 def choose_augmentation(base: Recipe, dataset: str) -> dict[str, str]:

@@ -1,14 +1,16 @@
 """Taking a run's model away: each format is made when it is asked for, proved, and offered for download."""
 
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import streamlit as st
 
 from engine.base.errors import LoupeError
 from engine.base.text import format_bytes
-from engine.export.kept import CachedExport, find_cached_export, make_cached_export
+from engine.export.export_job import CachedExport, cancel_export, export_state, find_cached_export, start_export
 from engine.runs.run import ACTIVE, Run
+from ui.jobs import Work, watch
 from ui.wording import plain, show_problem
 
 # Of a download Streamlit has several copies in memory for a moment.
@@ -32,15 +34,8 @@ def show_exports(run: Run) -> None:
     if not run.weights.exists() or run.status() in ACTIVE:
         st.caption("This run has no finished model to take away.")
         return
-    for format, (name, about) in MODELS.items():
-        button, words = st.columns([1, 2], vertical_alignment="center")
-        kept = find_cached_export(run, format)
-        words.markdown(about)
-        if kept:
-            _offer(run, format, kept, button)
-            words.caption(f":material/verified: {plain(kept.proof.in_words())}")
-        elif button.button(f"Export as {name}", icon=":material/ios_share:", width="stretch", key=f"export-{format}"):
-            _make(run, format)
+    for format in MODELS:
+        _show_export(run, format)
     button, words = st.columns([1, 2], vertical_alignment="center")
     button.download_button(
         "Training script",
@@ -58,14 +53,36 @@ def show_exports(run: Run) -> None:
     )
 
 
-def _make(run: Run, format: str) -> None:
-    try:
-        with st.status("Exporting: this takes some seconds") as status:
-            make_cached_export(run, format, lambda said: status.update(label=f"{said[:1].upper()}{said[1:]}"))
-    except (LoupeError, OSError) as error:
-        show_problem(error)
+def _show_export(run: Run, format: str) -> None:
+    """Offer the export in a format that is kept; or to make one, or how far that is."""
+    name, about = MODELS[format]
+    button, words = st.columns([1, 2], vertical_alignment="center")
+    words.markdown(about)
+    kept = find_cached_export(run, format)
+    state = export_state(run, format)
+    if kept:
+        _offer(run, format, kept, button)
+        words.caption(f":material/verified: {plain(kept.proof.in_words())}")
+    elif state and state.is_running:
+        watch(partial(_look, run, format), partial(cancel_export, run, format), f"cancel-{format}")
     else:
-        st.rerun()
+        if button.button(f"Export as {name}", icon=":material/ios_share:", width="stretch", key=f"export-{format}"):
+            try:
+                start_export(run, format)
+            except LoupeError as error:
+                show_problem(error)
+                return
+            st.rerun()
+        if state and state.error:
+            show_problem(state.error)
+
+
+def _look(run: Run, format: str) -> Work | None:
+    state = export_state(run, format)
+    if state is None or not state.is_running:
+        return None
+    said = state.progress or "getting ready: this takes some seconds"
+    return Work(f"**{MODELS[format][0]}**", said)
 
 
 def _offer(run: Run, format: str, kept: CachedExport, place) -> None:

@@ -3,6 +3,7 @@
 import re
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -14,6 +15,7 @@ from engine.base.text import SPLIT_NAMES
 from engine.data.dataset import is_prepared, prepared_names
 from engine.images.pictures import FITS
 from engine.importing.import_job import (
+    ImportState,
     cancel_import,
     delete_upload,
     find_import,
@@ -32,12 +34,12 @@ from engine.importing.plan import (
     plan_import,
     require_free_name,
 )
+from ui.jobs import Work, watch
 from ui.state import go, link
 from ui.wording import plain, show_problem
 
 NEW = "-"  # not the name of any dataset
 MAX_UPLOAD_MB = 4000
-POLL_SECONDS = 0.5
 FIT_WORDS = {"crop": "Cut out the middle", "pad": "Keep all, pad with black"}
 
 
@@ -248,44 +250,38 @@ def _show_plan(plan: Plan) -> None:
 
 def _watch(name: str) -> None:
     """Show an import as it goes; when it has ended well, open its dataset."""
-    job = find_import(name)
-    if job is None:
+    state = find_import(name)
+    if state is None:
         if is_prepared(name):
             go("explore", dataset=name)
         go("explore", **{"import": NEW})
-    going_on = job.error is None
-    st.fragment(_panel, run_every=POLL_SECONDS if going_on else None)(name, going_on)
+    if state.error is None:
+        watch(partial(_look, name), partial(_cancel, name), "cancel-import", "Leaves nothing behind.")
+        return
+    with st.container(border=True):
+        heading, button = st.columns([4, 1], vertical_alignment="center")
+        heading.markdown(_title(state))
+        show_problem(state.error)
+        if button.button("Dismiss", icon=":material/close:", width="stretch"):
+            forget_import(name)
+            st.rerun()
+
+
+def _look(name: str) -> Work | None:
+    state = find_import(name)
+    if state is None or state.error is not None:
+        return None
+    progress = state.progress
+    if progress is None:
+        return Work(_title(state), "Getting ready")
+    share = progress.done / progress.total if progress.total else 0.0
+    return Work(_title(state), progress.in_words(), share)
+
+
+def _title(state: ImportState) -> str:
+    return f"**{plain(state.request.name)}** from {plain(state.request.path)}"
 
 
 def _cancel(name: str) -> None:
     cancel_import(name)
     st.session_state["import-cancelled"] = name
-
-
-def _panel(name: str, was_going_on: bool) -> None:
-    job = find_import(name)
-    if job is None or (job.error is None) != was_going_on:
-        st.rerun()
-    with st.container(border=True):
-        heading, button = st.columns([4, 1], vertical_alignment="center")
-        heading.markdown(f"**{plain(name)}** from {plain(job.request.path)}")
-        if job.error is not None:
-            show_problem(job.error)
-            if button.button("Dismiss", icon=":material/close:", width="stretch"):
-                forget_import(name)
-                st.rerun()
-            return
-        button.button(
-            "Cancel",
-            icon=":material/close:",
-            on_click=_cancel,
-            args=(name,),
-            width="stretch",
-            help="Leaves nothing behind.",
-        )
-        progress = job.progress
-        if progress is None:
-            st.progress(0.0, text="Getting ready")
-            return
-        share = progress.done / progress.total if progress.total else 0.0
-        st.progress(share, text=progress.in_words())

@@ -13,7 +13,7 @@ from engine.runs.records import Evaluating, Extracting, Preparing
 from engine.runs.run import ACTIVE, Run, list_runs
 from ui.advice import show_doctor
 from ui.charts import curves, picture_config, rates
-from ui.tables import STATUS_ICONS, beside_published, seconds_in_words
+from ui.tables import STATUS_ICONS, beside_published, recipe_of, seconds_in_words
 from ui.wording import plain, show_problem
 
 # Every open tab polls, and on a small machine it takes from the training that it watches.
@@ -81,7 +81,7 @@ def _progress(run: Run, history: History, status: str) -> tuple[float, str]:
     if isinstance(last, Preparing) and last.total:
         text = f"Downloading: {last.done / 1e6:.1f} of {last.total / 1e6:.1f} MB"
         return last.done / last.total, text
-    item = item_of(run.recipe.dataset)
+    item = item_of(recipe_of(run).dataset)
     if isinstance(last, Extracting):
         rest = format_duration((last.total - last.done) * last.seconds / last.done)
         text = f"The frozen backbone is run on each {item} once: {last.done:,} of {last.total:,}, about {rest} left"
@@ -115,7 +115,7 @@ def _queue(run: Run) -> str:
 
 
 def _figures(run: Run, history: History) -> None:
-    started, ended, item = history.started, history.ended, item_of(run.recipe.dataset)
+    started, ended, item = history.started, history.ended, item_of(recipe_of(run).dataset)
     position = history.position
     source = ended or position
     best = best_epoch(history)
@@ -175,7 +175,7 @@ def _charts(run: Run, history: History) -> None:
         key="learning_rate",
     )
     right.plotly_chart(
-        rates(history, "images_per_second", f"{item_of(run.recipe.dataset)}s a second"),
+        rates(history, "images_per_second", f"{item_of(recipe_of(run).dataset)}s a second"),
         config=picture_config(f"{run.id}-pace"),
         key="pace",
     )
@@ -196,14 +196,14 @@ def _charts(run: Run, history: History) -> None:
         st.caption(f"{seconds_in_words(ended.train_seconds)} of training, {made} finished. Kept: {plain(ended.kept)}.")
     for sentence in about_backbone(run, history):
         st.caption(plain(sentence))
-    if figures := published(run.recipe):
+    if figures := published(recipe_of(run)):
         st.table(beside_published(history, figures), border="horizontal", hide_index=True, width="content")
         st.caption(f"Published: {plain(figures['source'])}.")
 
 
 def about_backbone(run: Run, history: History) -> list[str]:
     """Say what a run started from, how long its features took, and what a frozen backbone means."""
-    recipe, said = run.recipe, []
+    recipe, said = recipe_of(run), []
     if history.started and history.started.note:
         said.append(history.started.note)
     if recipe.freeze != "none":

@@ -8,6 +8,8 @@ from engine.data.catalogue import kind_of
 from engine.data.dataset import is_prepared, open_dataset
 from engine.recipes.backbones import BACKBONES, rank_for_images
 from engine.recipes.recipe import MODELS, Recipe
+from engine.recipes.weights import ImageNetWeights
+from engine.runs.run import starting_weights
 
 
 def about_model(recipe: Recipe) -> str:
@@ -16,7 +18,7 @@ def about_model(recipe: Recipe) -> str:
         return MODELS[recipe.model]
     backbone = BACKBONES[recipe.model]
     said = f"torchvision's {backbone.name}: {backbone.in_words()}."
-    if recipe.weights == "imagenet" and (side := _side(recipe)) and 2 * side < backbone.size:
+    if starting_weights(recipe) == ImageNetWeights() and (side := _side(recipe)) and 2 * side < backbone.size:
         said += (
             f" It sees {side} x {side} pixels here; its weights were trained with {backbone.size} x {backbone.size}: "
             "a larger size makes better features, and takes longer."

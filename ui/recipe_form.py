@@ -14,9 +14,10 @@ from engine.data.catalogue import CATALOGUE, dataset_names, kind_of, title_of
 from engine.data.dataset import is_prepared, open_dataset
 from engine.recipes.backbones import BACKBONES, rank_for_images
 from engine.recipes.recipe import ABOUT, FIELDS, MACHINE_FIELDS, MODELS, RECIPES, TYPES, Recipe, change
-from engine.runs.run import list_runs
+from engine.recipes.weights import ImageNetWeights
+from engine.runs.run import list_runs, starting_weights
 from ui.augmentation import choose_augmentation
-from ui.tables import label
+from ui.tables import label, recipe_of
 
 # The networks that take rows of numbers; all take images.
 MODELS_OF_ROWS = ("mlp",)
@@ -117,7 +118,7 @@ def _runs_of(model: str) -> list[str]:
     found = []
     for run in list_runs()[:LATEST_RUNS]:
         try:
-            if run.recipe.model == model and run.weights.exists():
+            if recipe_of(run).model == model and run.weights.exists():
                 found.append(run.id)
         except LoupeError:  # its recipe is damaged
             continue
@@ -204,7 +205,7 @@ def downloads_of(recipe: Recipe) -> Iterator[str]:
     if source and source.download_bytes and not is_prepared(recipe.dataset):
         size = source.download_bytes / 1e6
         yield f"{source.title} is not here yet; what is missing of its {size:.1f} MB is downloaded first."
-    if recipe.weights == "imagenet":
+    if starting_weights(recipe) == ImageNetWeights():
         backbone = BACKBONES[recipe.model]
         if not (weights_folder() / backbone.file).exists():
             yield f"The weights are not here yet; their {backbone.megabytes:.1f} MiB are downloaded first."

@@ -12,7 +12,7 @@ from engine.data.catalogue import dataset_names, title_of
 from engine.data.dataset import open_dataset
 from engine.evaluation.predictions import Predictions
 from engine.runs.run import ACTIVE, Run, list_runs, open_run
-from ui.tables import STATUS_ICONS, history_of, label, predictions_of, summarize
+from ui.tables import STATUS_ICONS, history_of, label, predictions_of, recipe_of, summarize
 from ui.wording import plain, show_problem
 
 PAGES = {
@@ -208,7 +208,7 @@ def head(title: str, run: Run) -> None:
     what = f" · {plain(summary['model'])} on {plain(summary['dataset'])}" if summary["model"] else ""
     st.caption(f"{STATUS_ICONS[summary['status']]} {plain(run.id)}{what} · {summary['status']}{how}")
     try:
-        run.recipe  # noqa: B018 - the pages take it for granted
+        recipe_of(run)  # the pages take it for granted
     except LoupeError as error:
         show_problem(error)
         st.stop()
@@ -240,8 +240,9 @@ def evaluate_now(run: Run) -> None:
 
     bar = st.progress(0.0, text="Loading the model")
     try:
-        classifier, dataset = load_classifier(run), open_dataset(run.recipe.dataset)
-        split = "test" if has_split(dataset, run.recipe, "test") else "val"
+        recipe = recipe_of(run)
+        classifier, dataset = load_classifier(run), open_dataset(recipe.dataset)
+        split = "test" if has_split(dataset, recipe, "test") else "val"
         for progress in gather(classifier, run, dataset, split):
             text = f"{progress.done:,} of {progress.total:,} {SPLIT_NAMES[split]} images"
             bar.progress(progress.done / progress.total, text=text)

@@ -13,6 +13,7 @@ from engine.base.text import SPLIT_NAMES, format_duration, pluralize
 from engine.data.catalogue import item_of
 from engine.evaluation.metrics import wilson_interval
 from engine.evaluation.predictions import Predictions, load_predictions
+from engine.recipes.recipe import Recipe
 from engine.runs.log import History
 from engine.runs.run import Run, list_runs, open_run
 
@@ -40,6 +41,17 @@ def _history(path: str, state: tuple[int, int]) -> History:
     return History(Path(path)).read()
 
 
+def recipe_of(run: Run) -> Recipe:
+    """Read a run's recipe; kept until its file changes. Raises LoupeError for a damaged or missing one."""
+    return _recipe(str(run.path), state_of(run.path / "recipe.json"))
+
+
+# Shared, not copied: it is frozen. Tables have two thousand runs.
+@st.cache_resource(max_entries=4000, show_spinner=False)
+def _recipe(path: str, state: tuple[int, int]) -> Recipe:
+    return Run(Path(path)).read_recipe()
+
+
 def predictions_of(run: Run, split: str) -> Predictions:
     path = run.predictions(split)
     return _predictions(str(path), state_of(path))
@@ -63,7 +75,7 @@ def summarize(run: Run) -> dict:
     """Sum a run up in a table's row."""
     history = history_of(run)
     try:
-        recipe, status = run.recipe, run.status(history)
+        recipe, status = recipe_of(run), run.status(history)
         name, model, dataset = recipe.name, recipe.model, recipe.dataset
     except LoupeError:
         name, model, dataset, status = run.id, "", "", "damaged"

@@ -12,8 +12,10 @@ from engine.data.catalogue import kind_of
 from engine.evaluation.metrics import wilson_interval
 from engine.recipes.augmentation import parse_augmentation
 from engine.recipes.recipe import FIELDS, Recipe
+from engine.recipes.weights import NewWeights
 from engine.runs.log import History
 from engine.runs.records import Epoch, Failed, Started, Step, Stopped
+from engine.runs.run import starting_weights
 
 # Batch norm's running figures and Adam's averages need some tens of steps before any figure means much.
 LEAST_STEPS = 50
@@ -77,8 +79,6 @@ STRONG_SMOOTHING = 0.3
 
 # No float32 is larger, so that a figure that is comes of a damaged log.
 LARGEST = 3.5e38
-# What a run that diverged says of itself.
-DIVERGED = "no longer a finite number"
 
 
 @dataclass(frozen=True)
@@ -230,7 +230,7 @@ def _curves_of(recipe: Recipe, history: History, class_counts: Mapping[str, int]
 
 
 def _diverged(recipe: Recipe, history: History) -> Finding | None:
-    if not isinstance(history.last, Failed) or DIVERGED not in history.last.error:
+    if not isinstance(history.last, Failed) or history.last.kind != "diverged":
         return None
     records: list[Step | Epoch] = [*history.steps, *history.epochs]
     latest = max(filter(_sound, records), key=lambda record: record.step, default=None)
@@ -479,7 +479,7 @@ def _against_underfitting(curves: RunCurves) -> tuple[str, dict[str, Any]]:
         return _with_epochs(recipe)
     levelled = "the loss has levelled out, so that more epochs would not help"
     # Weights that a run starts from are those of one network.
-    larger = None if curves.is_table or recipe.weights != "none" else LARGER.get(recipe.model)
+    larger = None if curves.is_table or starting_weights(recipe) != NewWeights() else LARGER.get(recipe.model)
     if larger:
         return f"Take a larger network, {larger}: {levelled}.", {"model": larger}
     return f"Look at the images and their labels, or try another learning rate: {levelled}.", {}

@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,9 @@ from pathlib import Path
 
 from engine.base.errors import LoupeError, reason_of
 from engine.base.text import printable
+
+# The names that ``replacing_file`` writes under: of the file, the process and the thread.
+UNFINISHED = re.compile(r"\..+\.\d+-\d+", re.DOTALL)
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
@@ -50,6 +54,16 @@ def replacing_file(path: Path) -> Iterator[Path]:
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def clear_unfinished_files(folder: Path) -> None:
+    """Delete the files that killed processes were about to put into place in a folder; raises OSError where it cannot.
+
+    Folders and the hidden files of others, an editor's say, stay.
+    """
+    for path in folder.iterdir():
+        if UNFINISHED.fullmatch(path.name) and path.is_file():
+            path.unlink()
 
 
 def is_locked(path: Path) -> bool:

@@ -1,10 +1,14 @@
 """Work that tells how far it is: generators that yield progress, and return what they were for."""
 
+import threading
 from collections.abc import Callable, Generator
+from concurrent.futures import Future, wait
 from typing import TypeVar
 
 Progress = TypeVar("Progress")
 Result = TypeVar("Result")
+
+LOOK_EVERY_SECONDS = 0.2
 
 
 def run_to_end(steps: Generator[Progress, None, Result], tell: Callable[[Progress], object]) -> Result:
@@ -15,3 +19,22 @@ def run_to_end(steps: Generator[Progress, None, Result], tell: Callable[[Progres
         except StopIteration as ended:
             return ended.value
         tell(progress)
+
+
+def in_thread(work: Callable[[], Result]) -> Generator[None, None, Result]:
+    """Do work that tells nothing in a thread, yielding a few times a second; returns its result, or raises its error.
+
+    The thread does not keep the process alive: what is closed early goes on only until the process ends.
+    """
+    outcome: Future[Result] = Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(work())
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    while not wait([outcome], LOOK_EVERY_SECONDS).done:
+        yield
+    return outcome.result()

@@ -9,7 +9,7 @@ from engine.base.progress import run_to_end
 from engine.base.text import join_words, pluralize, printable
 from engine.commands.command import AddCommand, Outcome, exit_on_sigterm
 from engine.commands.progress import once_a_second
-from engine.data import catalogue
+from engine.data import catalogue, download_job
 from engine.data.dataset import open_dataset
 from engine.data.source_files import BAD_FILES, original_sizes, read_bad_files
 from engine.images.pictures import FITS
@@ -60,7 +60,7 @@ def list_datasets(args: argparse.Namespace) -> Outcome:
 def get_dataset(args: argparse.Namespace) -> Outcome:
     """Fetch and prepare one dataset."""
     tell_download = once_a_second(_download_in_words)
-    for progress in catalogue.get_dataset(args.name):
+    for progress in download_job.get_dataset(args.name):
         if progress.total:
             tell_download(progress)
     dataset = open_dataset(args.name)

@@ -49,7 +49,7 @@ def _predictions(run: Run, split: str) -> Predictions:
         from engine.inference.classifier import gather, load_classifier
 
         classifier = load_classifier(run)
-        for progress in gather(classifier, run, open_dataset(run.recipe.dataset), split):
+        for progress in gather(classifier, run, open_dataset(run.read_recipe().dataset), split):
             tell(f"{progress.done:,} of {progress.total:,} images")
     return load_predictions(path)
 
@@ -80,7 +80,7 @@ def compare(args: argparse.Namespace) -> Outcome:
     split = args.split or _split_to_judge_by(first)
     base = _predictions(first, split)
     compared = comparison.compare(base, _predictions(second, split))
-    item = item_of(first.recipe.dataset)
+    item = item_of(first.read_recipe().dataset)
     lines = [comparison.in_words(compared, printable(first.id), printable(second.id), item)]
     differing = sorted((row for row in compared.per_class if row.difference), key=lambda row: -abs(row.difference))
     if differing:
@@ -107,7 +107,7 @@ def report(args: argparse.Namespace) -> Outcome:
     split = args.split or _split_to_judge_by(run)
     predictions = _predictions(run, split)
     try:
-        dataset = open_dataset(run.recipe.dataset)
+        dataset = open_dataset(run.read_recipe().dataset)
     except LoupeError:  # without it there are no pictures, which the report says
         dataset = None
     write_report(run, predictions, dataset, path)

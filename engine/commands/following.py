@@ -34,7 +34,7 @@ def follow(run: Run) -> Outcome:
                 if not isinstance(now, Epoch) and (line := _progress_line(now, history)):
                     tell(line)
             if status not in ACTIVE:
-                return _sum_up(Run(run.path), history)
+                return _sum_up(run, history)
             time.sleep(0.1)
         except KeyboardInterrupt:
             if stopping:
@@ -74,7 +74,7 @@ def _progress_line(now: Record | str | None, history: History) -> str:
 
 
 def _sum_up(run: Run, history: History) -> Outcome:
-    status, ended = run.status(history), history.ended
+    recipe, status, ended = run.read_recipe(), run.status(history), history.ended
     summary: dict[str, object] = {
         "run": run.id,
         "status": status,
@@ -82,7 +82,7 @@ def _sum_up(run: Run, history: History) -> Outcome:
     }
     for metric in (*METRICS, "train_seconds", "images_per_second"):
         summary[metric] = getattr(ended, metric) if ended else None
-    summary["published"] = published(run.recipe)
+    summary["published"] = published(recipe)
     reason = run.explain(history)
     if reason:
         summary["error"] = reason
@@ -91,6 +91,6 @@ def _sum_up(run: Run, history: History) -> Outcome:
         return Outcome(summary, f"{run.id}: {status}", 0 if status == "stopped" else 1)
     text = f"{run.id}: {status}, epochs {ended.epochs}, {ended.train_seconds:.1f} s of training; kept: {ended.kept}\n"
     text += ", ".join(f"{name} {summary[name]:.4f}" for name in METRICS if summary[name] is not None)
-    if figures := published_in_words(run.recipe):
+    if figures := published_in_words(recipe):
         text += f"\npublished: {figures}"
     return Outcome(summary, text)

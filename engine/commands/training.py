@@ -2,21 +2,21 @@
 
 import argparse
 import os
+from collections.abc import Generator
+from typing import Any
 
+from engine.advice.advice_job import answer
 from engine.base.errors import LoupeError
 from engine.base.progress import run_to_end
 from engine.commands.command import AddCommand, Outcome
 from engine.commands.following import follow
 from engine.commands.progress import once_a_second, tell
-from engine.data import catalogue
-from engine.data.dataset import Dataset, open_dataset
 from engine.recipes.recipe import Recipe, change, find_recipe
-from engine.runs.records import Extracting, Step
-from engine.runs.run import WORKER_ENVIRONMENT, Run, list_runs, open_run, require_sources, resume, start
+from engine.runs.run import WORKER_ENVIRONMENT, list_runs, open_run, resume, start
 
 
 def add_commands(add_command: AddCommand) -> None:
-    for name, action in (("train", train), ("rehearse", rehearse_recipe), ("find-rate", find_rate)):
+    for name, action in (("train", train), ("rehearse", rehearse), ("find-rate", find_rate)):
         of_recipe = add_command(name, action)
         of_recipe.add_argument("recipe", metavar="RECIPE", help="one of the recipes")
         of_recipe.add_argument("--dataset", metavar="NAME", help="train on this dataset in place of the recipe's")
@@ -47,68 +47,29 @@ def train(args: argparse.Namespace) -> Outcome:
     return follow(start(_recipe(args)))
 
 
-def _ready(recipe: Recipe) -> tuple[Recipe, Dataset]:
-    """Get what a recipe needs that is not here, and settle how this machine runs it."""
-    os.environ |= WORKER_ENVIRONMENT  # before torch is imported, which its threads go by
-    from engine.training import tuning
-    from engine.training.pretrained import fetch_weights
-
-    require_sources(recipe)
-    downloads = [catalogue.get_dataset(recipe.dataset)]
-    if recipe.weights == "imagenet":
-        downloads.append(fetch_weights(recipe.model))
-    for download in downloads:
-        for progress in download:
-            if progress.total:
-                tell(f"downloading: {progress.done / 1e6:.1f} of {progress.total / 1e6:.1f} MB")
-    dataset = open_dataset(recipe.dataset)
-    recipe = tuning.resolve(tuning.choose_device(recipe), dataset)
-    tuning.apply_settings(recipe)
-    return recipe, dataset
-
-
-def rehearse_recipe(args: argparse.Namespace) -> Outcome:
+def rehearse(args: argparse.Namespace) -> Outcome:
     """The one-minute check: try a recipe before a long run, and say what to expect."""
-    from engine.advice.rehearsal import rehearse
-
-    checks = run_to_end(rehearse(*_ready(_recipe(args))), tell)
-    lines = [f"{check.verdict:4}  {check.name}: {check.text}" for check in checks]
-    return Outcome([check.as_document() for check in checks], "\n".join(lines))
+    checks = run_to_end(_answer("rehearse", args), tell)
+    return Outcome(checks, "\n".join(f"{check['verdict']:4}  {check['name']}: {check['text']}" for check in checks))
 
 
 def find_rate(args: argparse.Namespace) -> Outcome:
     """Find a learning rate: train at rising rates for a moment, and see where the loss falls."""
-    import torch
+    curve = run_to_end(_answer("find-rate", args), once_a_second(str))
+    found = "none" if curve["suggestion"] is None else f"{curve['suggestion']:g}"
+    return Outcome(curve, f"learning_rate {found}. {curve['reason']}")
 
-    from engine.advice.rate_finder import RATES, find_learning_rate
-    from engine.base.machine import is_out_of_memory
-    from engine.training.loop import Training
-    from engine.training.pretrained import load_pretrained
-    from engine.training.worker import too_little_memory
 
-    def in_words(record: Step | Extracting) -> str:
-        if isinstance(record, Extracting):
-            return f"features of {record.done:,} of {record.total:,} images"
-        return f"step {record.step:,}, {RATES} rates at most"
-
-    recipe, dataset = _ready(_recipe(args))
-    try:
-        training = Training(recipe, dataset, torch.device(recipe.device))
-        load_pretrained(training.model, recipe)
-        curve = run_to_end(find_learning_rate(training, dataset), once_a_second(in_words))
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-        raise LoupeError(too_little_memory(recipe)) from error
-    found = "none" if curve.suggestion is None else f"{curve.suggestion:g}"
-    return Outcome(curve.as_document(), f"learning_rate {found}. {curve.reason}")
+def _answer(question: str, args: argparse.Namespace) -> Generator[str, None, Any]:
+    os.environ |= WORKER_ENVIRONMENT  # before torch is imported, which its threads go by
+    return answer(question, _recipe(args))
 
 
 def resume_run(args: argparse.Namespace) -> Outcome:
     """Go on with a run that was stopped or that died, or train a finished one for more epochs."""
     run = open_run(args.run)
     resume(run, args.epochs)
-    return follow(Run(run.path))
+    return follow(run)
 
 
 def describe_runs(args: argparse.Namespace) -> Outcome:
@@ -117,7 +78,7 @@ def describe_runs(args: argparse.Namespace) -> Outcome:
     for run in list_runs():
         history = run.history()
         try:
-            name, status = run.recipe.name, run.status(history)
+            name, status = run.read_recipe().name, run.status(history)
         except LoupeError:
             name, status = None, "damaged"
         listing.append({"run": run.id, "status": status, "recipe": name})

@@ -1,15 +1,10 @@
 """The datasets that can be had, and getting them."""
 
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from engine.base.errors import LoupeError
-from engine.base.paths import PROJECT_ROOT, child_environment, data_root
+from engine.base.paths import data_root
 from engine.base.text import join_words
 from engine.data.dataset import open_dataset, prepared_names, prepared_root
 
@@ -254,48 +249,6 @@ def _describe(name: str, source: Source | None, present: bool) -> dict:
     if source is None:
         described |= {"kind": dataset.kind, "classes": list(dataset.classes), "about": dataset.source}
     return described
-
-
-def get_dataset(name: str) -> Iterator[Progress]:
-    """Fetch and prepare a dataset unless it is here, yielding progress a few times a second.
-
-    The work is done by a process of its own, under a lock, and progress is read off the disk: whoever
-    asks again while it is under way, after a reload say, sees the same progress and waits for the same end.
-    """
-    if name in prepared_names():
-        return
-    source = find_source(name)
-    with tempfile.TemporaryFile("w+") as output:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "engine.data.download", name],
-            cwd=PROJECT_ROOT,
-            env=child_environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=output,
-            start_new_session=True,
-        )
-        try:
-            began, first = time.monotonic(), Progress(0, 0)
-            while child.poll() is None:
-                progress = download_progress(name)
-                if not 0 < first.done <= progress.done:  # nothing had come yet, or what came was an earlier try's
-                    began, first = time.monotonic(), progress
-                yield replace(progress, seconds_left=seconds_left(first, progress, time.monotonic() - began))
-                time.sleep(0.2)
-        except KeyboardInterrupt:
-            child.terminate()
-            child.wait()
-            raise
-        if child.returncode:
-            output.seek(0)
-            lines = output.read().strip().splitlines()
-            reason = lines[-1] if lines else f"its process ended with code {child.returncode}"
-            raise LoupeError(
-                reason.removeprefix("error: ")
-                if reason.startswith("error: ")
-                else f"{source.title} could not be prepared: {reason}. Try again."
-            )
 
 
 def seconds_left(first: Progress, now: Progress, elapsed: float) -> float | None:

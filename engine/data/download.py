@@ -1,8 +1,7 @@
-"""Fetch and prepare one dataset: ``python -m engine.data.download NAME``."""
+"""Fetching and preparing one dataset of the catalogue."""
 
 import shutil
 import socket
-import sys
 import warnings
 from http.client import HTTPException
 from pathlib import Path
@@ -118,10 +117,3 @@ def network_reason(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     reason = lines[-1] if lines else type(error).__name__
     return reason.removeprefix("<urlopen error ").removesuffix(">").rstrip(".")
-
-
-if __name__ == "__main__":
-    try:
-        fetch(sys.argv[1])
-    except LoupeError as error:
-        sys.exit(f"error: {error}")

@@ -23,7 +23,7 @@ WORST, PAIRS = 3, 3
 
 def model_card(run: Run, model: str, proof: Proof) -> str:
     """Write the card of an exported model. model: the name of its file."""
-    recipe, preprocessing, history = run.recipe, load_preprocessing(run.weights), run.history()
+    recipe, preprocessing, history = run.read_recipe(), load_preprocessing(run.weights), run.history()
     dataset = open_dataset(recipe.dataset) if is_prepared(recipe.dataset) else None
     predictions = _predictions(run)
     result = evaluation(run.id, predictions) if predictions else None

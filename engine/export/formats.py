@@ -66,13 +66,14 @@ def write_program(run: Run, path: Path) -> None:
 
 def write_weights(run: Run, folder: Path) -> None:
     """Write a run's weights, by the names of the network's own modules, and what is needed to use them as JSON."""
+    recipe = run.read_recipe()
     model, preprocessing = load_model(run.weights)
     weights = {name: value.contiguous() for name, value in model.state_dict().items()}
     (folder / "weights.safetensors").write_bytes(save(weights))
     about = {
         "run": run.id,
-        "model": run.recipe.model,
-        "head": run.recipe.head,
+        "model": recipe.model,
+        "head": recipe.head,
         "classes": list(preprocessing.classes),
         "preprocessing": {name: value for name, value in preprocessing.as_dict().items() if name != "classes"},
     }
@@ -96,8 +97,8 @@ def _exporting(run: Run, how: str) -> Iterator[None]:
             first = first.__cause__
         reason = (str(first).strip() or type(first).__name__).splitlines()[0].rstrip(".")
         raise LoupeError(
-            f"The model {run.recipe.model} cannot be exported {how} ({printable(reason)}). Try the other format, or "
-            "another version of torch."
+            f"The model {run.read_recipe().model} cannot be exported {how} ({printable(reason)}). Try the other "
+            "format, or another version of torch."
         ) from error
     finally:
         logging.disable(disabled)

@@ -91,9 +91,9 @@ def _refused(reason: str) -> LoupeError:
 
 def _samples(run: Run, classifier: "Classifier") -> tuple[np.ndarray, str]:
     """Return images, or rows, to compare on, and what they are in words: test images where the dataset is here."""
-    shape = classifier.preprocessing.shape
-    if is_prepared(run.recipe.dataset):
-        dataset = open_dataset(run.recipe.dataset)
+    shape, name = classifier.preprocessing.shape, run.read_recipe().dataset
+    if is_prepared(name):
+        dataset = open_dataset(name)
         split = "test" if "test" in dataset.splits else "train"
         stored = dataset.splits[split].images
         if stored.shape[-1] == shape[-1] and stored.ndim == len(shape) + 1:

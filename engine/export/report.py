@@ -74,7 +74,7 @@ def write_report(run: Run, predictions: Predictions, dataset: Dataset | None, pa
 
 def report_html(run: Run, predictions: Predictions, dataset: Dataset | None) -> str:
     """Make the report of a run on a split. Without its dataset as it was at the evaluation it has no pictures."""
-    recipe, history = run.recipe, run.history()
+    recipe, history = run.read_recipe(), run.history()
     same = dataset is not None and predictions.match(dataset)
     item = item_of(recipe.dataset)
     pictures = Pictures(predictions, dataset) if dataset and same and item == "image" else None

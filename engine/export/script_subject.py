@@ -30,9 +30,9 @@ class Subject:
 
     run: Run
 
-    @property
+    @cached_property
     def recipe(self) -> Recipe:
-        return self.run.recipe
+        return self.run.read_recipe()
 
     @cached_property
     def history(self) -> History:

@@ -10,7 +10,8 @@ from engine.base.errors import LoupeError
 from engine.export.script_code import call, quoted
 from engine.export.script_subject import Subject
 from engine.networks.weight_files import NESTS, fit_weights, read_weights
-from engine.runs.run import is_file, weights_of_run
+from engine.recipes.weights import ImageNetWeights, NewWeights, RunWeights, WeightsFile
+from engine.runs.run import starting_weights, weights_of_run
 
 IMAGENET_CLASSES = 1000
 
@@ -18,13 +19,17 @@ IMAGENET_CLASSES = 1000
 def pretrained_code(subject: Subject) -> str:
     """Write how the weights are loaded that the network starts from; empty where they are new."""
     recipe = subject.recipe
-    if recipe.weights == "none":
-        return ""
-    if recipe.weights == "imagenet":
-        lines = _imagenet(recipe.model)
-        keeps_head = recipe.head == "linear" and subject.num_classes == IMAGENET_CLASSES
-    else:
-        lines, keeps_head = _own_weights(subject)
+    match starting_weights(recipe):
+        case NewWeights():
+            return ""
+        case ImageNetWeights():
+            lines = _imagenet(recipe.model)
+            keeps_head = recipe.head == "linear" and subject.num_classes == IMAGENET_CLASSES
+        case WeightsFile(path=path):
+            lines, keeps_head = _own_weights(subject, path.resolve(), "a file of weights")
+        case RunWeights() as run:
+            path = weights_of_run(run, recipe.model)
+            lines, keeps_head = _own_weights(subject, path, f"the weights of Loupe's run {run.name}")
     if not keeps_head:
         start = quoted(f"{subject.head}.")
         lines += [
@@ -53,10 +58,9 @@ def _imagenet(name: str) -> list[str]:
     ]
 
 
-def _own_weights(subject: Subject) -> tuple[list[str], bool]:
-    """Return the lines that load a file or an earlier run's weights, and whether its head is taken too."""
+def _own_weights(subject: Subject, path: Path, what: str) -> tuple[list[str], bool]:
+    """Return the lines that load weights from a file, and whether its head is taken too. what: they are, in words."""
     recipe = subject.recipe
-    path = Path(recipe.weights).expanduser().resolve() if is_file(recipe.weights) else weights_of_run(recipe)
     found = read_weights(path)
     taken, _ = fit_weights(found, subject.model.state_dict(), subject.head, (), path.name, recipe.model)
     prefix = _prefix(found, taken)
@@ -65,7 +69,6 @@ def _own_weights(subject: Subject) -> tuple[list[str], bool]:
             f"{path.name} names its weights in another way than {recipe.model}, and a plain script would have to "
             "rename each. Start a run from the weights of this one, and write that as a script."
         )
-    what = "a file of weights" if is_file(recipe.weights) else f"the weights of Loupe's run {recipe.weights}"
     comment = f"# The network starts from {what}."
     if path.suffix == ".safetensors":
         lines = [comment, call("pretrained = load_file", [quoted(str(path))])]

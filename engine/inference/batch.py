@@ -164,7 +164,7 @@ def classify_all(
     its reason.
     """
     prepare = partial(_prepare, classifier, normalize)
-    classifier.preprocessing.image_shape  # noqa: B018 - refuses a model of rows
+    classifier.preprocessing.require_images()
     at_once = min(cores(), MOST_AT_ONCE)
     opened: Queue[tuple[str, Future[Prepared]] | BaseException | None] = Queue(at_once + 1)
     over = Event()

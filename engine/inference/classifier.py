@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from engine.base.errors import LoupeError
+from engine.base.errors import DivergedError, LoupeError
 from engine.base.paths import writing_folder
 from engine.base.text import join_words
 from engine.data.dataset import Dataset
@@ -49,12 +49,12 @@ class Classifier:
     def probabilities(self, images: np.ndarray | Tensor, indices: Tensor | None = None) -> Iterator[np.ndarray]:
         """Yield probabilities, float32 (batch, classes), for uint8 images of one size, a batch at a time.
 
-        Raises LoupeError when they are no numbers, as those of diverged weights.
+        Raises DivergedError when they are no numbers.
         """
         for logits in logits_in_batches(self.model, self.preprocess, images, indices):
             probabilities = logits.softmax(dim=1).cpu().numpy()
             if not np.isfinite(probabilities).all():
-                raise LoupeError(DIVERGED)
+                raise DivergedError(DIVERGED)
             yield probabilities
 
     def classify(self, picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -83,7 +83,7 @@ class Classifier:
 
     def _resize(self, picture: np.ndarray) -> Tensor:
         """Bring a picture to the model's size: (1, height, width, channels) on its device, not rounded."""
-        self.preprocessing.image_shape  # noqa: B018 - refuses a model of rows
+        self.preprocessing.require_images()
         # A copy: torch warns about arrays that it may not write to, as those of Pillow are.
         pixels = torch.from_numpy(np.array(picture)[np.newaxis]).to(next(self.model.parameters()).device)
         with torch.inference_mode():
@@ -142,7 +142,7 @@ def gather(
 
     inputs: what to give the classifier for the images of the stored split, where that is not the images themselves.
     """
-    stored_in, indices = find_split(dataset, run.recipe, split)
+    stored_in, indices = find_split(dataset, run.read_recipe(), split)
     stored = dataset.splits[stored_in]
     batches: list[np.ndarray] = []
     done = 0

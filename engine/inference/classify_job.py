@@ -1,7 +1,7 @@
-"""Classifying many pictures as a process of its own: it outlives its page.
+"""Classifying many pictures as a job of its own: it outlives its page.
 
-Its state is files in a folder beside the runs: what was asked for, how far it is, and a row for each
-answer. Uploaded pictures are kept where those of imports are.
+Beside what every job has, its folder holds a row for each answer. Uploaded pictures are kept where those of imports
+are.
 """
 
 import json
@@ -9,20 +9,17 @@ import secrets
 import shutil
 import sys
 import time
-import traceback
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from filelock import FileLock, Timeout
-
-from engine.base.background import start_in_background
 from engine.base.errors import LoupeError
-from engine.base.paths import is_locked, replacing_file, runs_root, writing_folder
+from engine.base.jobs import Job, JobState, delete_old_jobs, find_job, run_job, start_job
+from engine.base.paths import runs_root, writing_folder
 from engine.base.text import escape_undecodable
 from engine.images.sources import uploads_root
 from engine.runs.run import ID_PATTERN, WORKER_ENVIRONMENT, Run, open_run
@@ -32,8 +29,6 @@ if TYPE_CHECKING:
     from engine.inference.classifier import Classifier
     from engine.inference.novelty import Novelty
 
-# A process that has not taken its lock by then will not.
-LAUNCH_SECONDS = 30
 KEPT_SECONDS = 24 * 3600
 # The name of an upload may be longer than a file system takes.
 LONGEST_SUFFIX = 12
@@ -49,10 +44,10 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Job:
+class Classification:
     """Pictures that are being classified, or were.
 
-    total: 0 until they are counted. started: when there was a first answer. error: why it ended early.
+    total: 0 until they are counted. seconds: since the first answer. error: why it ended early.
     """
 
     id: str
@@ -60,7 +55,7 @@ class Job:
     done: int
     total: int
     passed_over: int
-    started: float
+    seconds: float
     is_active: bool
     was_cancelled: bool
     error: str | None
@@ -69,35 +64,36 @@ class Job:
     def seconds_left(self) -> float | None:
         if self.done < 2 or not self.total:
             return None
-        return (time.time() - self.started) * (self.total - self.done) / (self.done - 1)
+        return self.seconds * (self.total - self.done) / (self.done - 1)
 
 
 def jobs_root() -> Path:
     return runs_root() / ".classified"
 
 
-def _folder(job: str) -> Path:
-    return jobs_root() / job
+def _place(name: str) -> Path:
+    return jobs_root() / name
 
 
-def _uploads(job: str) -> Path:
-    return uploads_root() / job  # from where pictures are read whatever LOUPE_IMPORT_ROOTS says
+def _uploads(name: str) -> Path:
+    return uploads_root() / name  # from where pictures are read whatever LOUPE_IMPORT_ROOTS says
 
 
-def start_job(run: Run, paths: Sequence[str], uploads: Sequence[tuple[str, BinaryIO]], normalize: bool) -> str:
+def start_classification(
+    run: Run, paths: Sequence[str], uploads: Sequence[tuple[str, BinaryIO]], normalize: bool
+) -> str:
     """Start to classify pictures at some paths, and uploaded ones, in the background; returns the job's id.
 
     uploads: what each is called, and the file, which is copied.
     """
-    _delete_old()
-    job = f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
-    folder = _folder(job)
+    for old in delete_old_jobs(jobs_root(), KEPT_SECONDS):
+        shutil.rmtree(_uploads(old), ignore_errors=True)
+    name = f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
     with writing_folder(runs_root()):
-        folder.mkdir(parents=True)
-        named = [*((path, Path(path).name or path) for path in paths), *_copied(uploads, _uploads(job))]
-        (folder / "request.json").write_text(json.dumps(asdict(Request(run.id, tuple(named), normalize))))
-        start_in_background("engine.inference.classify_job", job, folder / "output.txt", WORKER_ENVIRONMENT)
-    return job
+        named = [*((path, Path(path).name or path) for path in paths), *_copied(uploads, _uploads(name))]
+        request = asdict(Request(run.id, tuple(named), normalize))
+        start_job(_place(name), "engine.inference.classify_job", request, WORKER_ENVIRONMENT)
+    return name
 
 
 def _copied(uploads: Sequence[tuple[str, BinaryIO]], folder: Path) -> Iterator[tuple[str, str]]:
@@ -114,51 +110,50 @@ def _copied(uploads: Sequence[tuple[str, BinaryIO]], folder: Path) -> Iterator[t
         yield str(place), own if taken[own] == 1 else f"{Path(own).stem} ({taken[own]}){suffix}"
 
 
-def find_job(job: str) -> Job | None:
+def find_classification(name: str) -> Classification | None:
     """Return a job by its id; None when there is none, or it was deleted."""
-    if not ID_PATTERN.fullmatch(job):
-        return None
-    folder = _folder(job)
+    job = find_job(_place(name)) if ID_PATTERN.fullmatch(name) else None
+    state = job.state() if job else None
     try:
-        request = _read_request(folder)
-        began = (folder / "request.json").stat().st_mtime
-    except (OSError, ValueError, TypeError, KeyError):
+        return _classification(name, state) if state else None
+    except (ValueError, TypeError, KeyError):  # of a request that is damaged
         return None
-    # In this order: it takes its lock before it says that it has started.
-    may_start = not (folder / "started").exists() and time.time() - began < LAUNCH_SECONDS
-    is_active = may_start or is_locked(folder / "lock")
-    counts = {"done": 0, "total": 0, "passed_over": 0}
-    with suppress(OSError, ValueError, TypeError):
-        counts |= json.loads((folder / "progress.json").read_text())
-    error = None
-    if not is_active and not (folder / "ended").exists():
-        error = "It ended without a word of its own: it was killed, or memory ran out. Start it again."
-        with suppress(OSError):
-            error = (folder / "error.txt").read_text()
-    with suppress(OSError):
-        began = (folder / "first").stat().st_mtime
-    was_cancelled = (folder / "stop").exists() and counts["done"] < counts["total"]
-    return Job(job, request, **counts, started=began, is_active=is_active, was_cancelled=was_cancelled, error=error)
 
 
-def _read_request(folder: Path) -> Request:
-    values = json.loads((folder / "request.json").read_text())
-    return Request(values["run"], tuple((path, name) for path, name in values["paths"]), values["normalize"])
+def _classification(name: str, state: JobState) -> Classification:
+    counts = {"done": 0, "total": 0, "passed_over": 0, "seconds": 0.0} | (state.progress or {})
+    return Classification(
+        name,
+        _request_of(state.request),
+        **counts,
+        is_active=state.is_running,
+        was_cancelled=state.status == "stopped",
+        error=state.error,
+    )
 
 
-def read_rows(job: str) -> list[dict]:
+def _request_of(values: dict[str, Any]) -> Request:
+    return Request(values["run"], tuple((path, named) for path, named in values["paths"]), values["normalize"])
+
+
+def read_rows(name: str) -> list[dict]:
     """Return the answers of a job so far, as ``Answer.as_row`` has them.
 
     Each with its ``distance`` from the nearest training image, and whether it is ``unlike`` them, where that is known.
     """
+    job = find_job(_place(name))
     try:
-        lines = (_folder(job) / "rows.jsonl").read_bytes().splitlines(keepends=True)
+        lines = _rows_of(job).read_bytes().splitlines(keepends=True) if job else []
     except OSError:
         return []
     return [json.loads(line) for line in lines if line.endswith(b"\n")]  # the last may be half there
 
 
-def read_picture(job: Job, name: str) -> bytes:
+def _rows_of(job: Job) -> Path:
+    return job.folder / "rows.jsonl"
+
+
+def read_picture(job: Classification, name: str) -> bytes:
     """Read the file of one of a job's pictures again, by the name that its row has."""
     for item in _items(job.request):
         if item.name == name:
@@ -166,28 +161,17 @@ def read_picture(job: Job, name: str) -> bytes:
     raise LoupeError(f"{name} is not there any more. Classify its folder again.")
 
 
-def cancel_job(job: str) -> None:
+def cancel_classification(name: str) -> None:
     """Ask a job to end; its answers so far are kept."""
-    with suppress(FileNotFoundError):  # it was deleted
-        (_folder(job) / "stop").touch()
+    if job := find_job(_place(name)):
+        job.request_stop()
 
 
-def delete_job(job: str) -> None:
+def delete_classification(name: str) -> None:
     """Delete what a job left: its answers and the pictures that were uploaded."""
-    cancel_job(job)
-    _delete(job)
-
-
-def _delete(job: str) -> None:
-    for folder in (_folder(job), _uploads(job)):
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _delete_old() -> None:
-    for old in jobs_root().glob("*"):
-        with suppress(OSError):
-            if time.time() - old.stat().st_mtime > KEPT_SECONDS and not is_locked(old / "lock"):
-                _delete(old.name)
+    if job := find_job(_place(name)):
+        job.delete()
+    shutil.rmtree(_uploads(name), ignore_errors=True)
 
 
 def _items(request: Request) -> Iterator["Item"]:
@@ -202,75 +186,34 @@ def _items(request: Request) -> Iterator["Item"]:
             yield Item(escape_undecodable(own), item.read)
 
 
-def run_job(job: str) -> None:
-    """Run a job that was started, to its end; do nothing if another process does."""
-    folder = _folder(job)
-    try:
-        lock = FileLock(folder / "lock").acquire(blocking=False)
-    except Timeout:
-        return
-    with lock:
-        (folder / "started").touch()  # the lock's file is there a moment before it is locked
-        try:
-            for done, total, passed_over in _classify(folder):
-                counts = {"done": done, "total": total, "passed_over": passed_over}
-                with replacing_file(folder / "progress.json") as beside:
-                    beside.write_text(json.dumps(counts))
-        except LoupeError as error:
-            _write_error(folder, str(error))
-        except Exception as error:
-            traceback.print_exc()
-            _write_error(
-                folder,
-                f"It ended with an error that Loupe did not expect: {type(error).__name__}: {error}. "
-                f"The whole of it is in {folder / 'output.txt'}.",
-            )
-        else:
-            with suppress(FileNotFoundError):
-                (folder / "ended").touch()
-        finally:
-            if _is_deleted(folder):  # but for what was written meanwhile
-                shutil.rmtree(folder, ignore_errors=True)
-
-
-def _write_error(folder: Path, text: str) -> None:
-    with suppress(FileNotFoundError):  # it was deleted
-        (folder / "error.txt").write_text(text)
-
-
-def _is_deleted(folder: Path) -> bool:
-    return not (folder / "request.json").exists()
-
-
-def _classify(folder: Path) -> Iterator[tuple[int, int, int]]:
+def _classify(folder: Path, request: Request) -> Generator[dict[str, Any], None, None]:
     """Classify, writing a row at a time; yields how many are done, of how many, and how many files were passed over."""
     from engine.inference.batch import Pictures, classify_all
     from engine.inference.classifier import load_classifier
 
-    request = _read_request(folder)
     run = open_run(request.run)
-    counted = [Pictures([path]) for path, _ in request.paths]
-    total = sum(1 for pictures in counted for _ in pictures)
-    passed_over = sum(pictures.passed_over for pictures in counted)
-    yield 0, total, passed_over
+    listed = [Pictures([path]) for path, _ in request.paths]
+    total = sum(1 for pictures in listed for _ in pictures)
+    counts = {"total": total, "passed_over": sum(pictures.passed_over for pictures in listed)}
+    yield counts
     classifier = load_classifier(run)
     novelty = _novelty(run, classifier)
     threshold = novelty.threshold().distance if novelty else 0.0
     answers = classify_all(classifier, _items(request), request.normalize)
-    with (folder / "rows.jsonl").open("w", buffering=1) as rows:
-        for done, answer in enumerate(answers, start=1):
-            row = answer.as_row()
-            if novelty and answer.seen is not None:
-                with suppress(LoupeError, OSError):  # its dataset was deleted in the meantime
-                    row["distance"] = novelty.nearest(answer.seen).distance
-                    row["unlike"] = row["distance"] > threshold
-            rows.write(json.dumps(row) + "\n")
-            if done == 1:
-                (folder / "first").touch()  # from here on time is taken: before, the model was loaded
-            yield done, total, passed_over
-            if (folder / "stop").exists() or _is_deleted(folder):
-                answers.close()
-                return
+    began: float | None = None  # before the first answer the model was loaded
+    try:
+        with _rows_of(Job(folder)).open("w", buffering=1) as rows:
+            for done, answer in enumerate(answers, start=1):
+                began = began or time.monotonic()
+                row = answer.as_row()
+                if novelty and answer.seen is not None:
+                    with suppress(LoupeError, OSError):  # its dataset was deleted in the meantime
+                        row["distance"] = novelty.nearest(answer.seen).distance
+                        row["unlike"] = row["distance"] > threshold
+                rows.write(json.dumps(row) + "\n")
+                yield counts | {"done": done, "seconds": time.monotonic() - began}
+    finally:
+        answers.close()
 
 
 def _novelty(run: Run, classifier: "Classifier") -> "Novelty | None":
@@ -287,5 +230,10 @@ def _novelty(run: Run, classifier: "Classifier") -> "Novelty | None":
     return None
 
 
+def execute(folder: Path) -> None:
+    """Run a job that was started, to its end; do nothing if another process does."""
+    run_job(folder, lambda request: _classify(folder, _request_of(request)))
+
+
 if __name__ == "__main__":
-    run_job(sys.argv[1])
+    execute(Path(sys.argv[1]))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.base.errors import LoupeError
+from engine.base.errors import DivergedError
 from engine.base.machine import cores
 from engine.base.paths import replacing_file, writing_folder
 
@@ -80,7 +80,7 @@ def tsne(features: np.ndarray) -> Generator[Placing, None, np.ndarray]:
 def _components(features: np.ndarray, most: int) -> tuple[np.ndarray, float]:
     """Return the principal components in which features vary at all, at most so many, and their share of variance."""
     if not np.isfinite(features).all():
-        raise LoupeError(
+        raise DivergedError(
             "The model's features are not numbers: its training has diverged. "
             "Train it again with a lower learning_rate."
         )

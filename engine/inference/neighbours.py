@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.base.errors import LoupeError
+from engine.base.errors import DivergedError, LoupeError
 from engine.base.text import pluralize
 from engine.data.dataset import Dataset
 from engine.inference.classifier import DIVERGED, Classifier, find_split
@@ -36,7 +36,7 @@ def training_features(classifier: Classifier, dataset: Dataset) -> Features:
 
 def training_rows(run: Run, dataset: Dataset) -> np.ndarray:
     """Return the indices of the images that a run was trained on, in order: without those held back from it."""
-    return np.sort(find_split(dataset, run.recipe, "train")[1].numpy())
+    return np.sort(find_split(dataset, run.read_recipe(), "train")[1].numpy())
 
 
 def nearest(features: Features, rows: np.ndarray, picture: np.ndarray, most: int = 12) -> list[Neighbour]:
@@ -53,7 +53,7 @@ def nearest(features: Features, rows: np.ndarray, picture: np.ndarray, most: int
         )
     own = features.extractor.features(as_tensor(picture[np.newaxis]))[0].cpu().numpy()
     if not np.isfinite(own).all():
-        raise LoupeError(DIVERGED)
+        raise DivergedError(DIVERGED)
     squares = np.concatenate([np.zeros(0, np.float32), *_squared_distances(features, rows, own)])
     looked_at = np.arange(len(rows))
     if most + MORE < len(rows):

@@ -35,7 +35,7 @@ class Threshold:
 
 def open_novelty(run: Run, classifier: Classifier) -> "Novelty":
     """Open what tells how unlike a run's training images pictures are; raises LoupeError when those are not here."""
-    name, started = run.recipe.dataset, run.history().started
+    name, started = run.read_recipe().dataset, run.history().started
     if not is_prepared(name):
         raise LoupeError(
             f"The dataset {name} is not here any more, so it cannot be told how like its images this is. The answer "
@@ -81,10 +81,11 @@ class Novelty:
         return nearest(self.features, self.rows, picture, most=1)[0]
 
     def _measure(self) -> Threshold:
-        split = "val" if has_split(self._dataset, self._run.recipe, "val") else "test"
-        if not has_split(self._dataset, self._run.recipe, split):
+        recipe = self._run.read_recipe()
+        split = "val" if has_split(self._dataset, recipe, "val") else "test"
+        if not has_split(self._dataset, recipe, split):
             raise LoupeError("The run held no images back, so it cannot be told what is unlike its training images.")
-        stored_in, indices = find_split(self._dataset, self._run.recipe, split)
+        stored_in, indices = find_split(self._dataset, recipe, split)
         chosen = np.sort(np.random.default_rng(0).permutation(indices.numpy())[:HELD_BACK])
         own = self._features_of(self._dataset.splits[stored_in].images[chosen])
         distance = float(np.quantile(self._to_nearest(own), SHARE))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from engine.base.errors import LoupeError
+from engine.base.errors import DivergedError
 from engine.inference.classifier import DIVERGED, Classifier
 from engine.networks.models import sharing_copy
 
@@ -49,7 +49,7 @@ def saliency(classifier: Classifier, picture: np.ndarray, target: int) -> Salien
     Grad-CAM (Selvaraju et al. 2017) at the last convolution to run that has an output of at least 4 x 4. Where there is
     none, how much the class's logit changes with each pixel (Simonyan et al. 2014): the largest of its channels.
     """
-    classifier.preprocessing.image_shape  # noqa: B018 - refuses a model of rows
+    classifier.preprocessing.require_images()
     # Hooks would be seen by others who use the same model at this time.
     model = sharing_copy(classifier.model)
     last = _watch(model)
@@ -141,7 +141,7 @@ def _as_seen(classifier: Classifier, sample: np.ndarray) -> Tensor:
 def _logit(model: Callable[[Tensor], Tensor], numbers: Tensor, target: int) -> Tensor:
     logits = model(numbers)
     if not torch.isfinite(logits).all():
-        raise LoupeError(DIVERGED)
+        raise DivergedError(DIVERGED)
     return logits[0, target]
 
 

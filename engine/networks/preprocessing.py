@@ -34,14 +34,18 @@ class Preprocessing:
     def is_of_images(self) -> bool:
         return len(self.shape) == 3
 
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of the images; raises LoupeError for a model of rows."""
+    def require_images(self) -> None:
+        """Raise LoupeError for a model of rows."""
         if not self.is_of_images:
             raise LoupeError(
                 f"This model classifies rows of {self.shape[0]} numbers, not pictures. Choose a run that was trained "
                 "on images."
             )
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of the images; raises LoupeError for a model of rows."""
+        self.require_images()
         height, width, channels = self.shape
         return height, width, channels
 

@@ -12,6 +12,7 @@ from engine.base.errors import LoupeError
 from engine.base.text import format_duration, join_words
 from engine.recipes.augmentation import parse_augmentation
 from engine.recipes.backbones import BACKBONES
+from engine.recipes.weights import ImageNetWeights, NewWeights, parse_weights
 
 # These say how a machine runs a recipe, not what is trained.
 MACHINE_FIELDS = frozenset({"threads", "precision", "convolutions", "device"})
@@ -215,7 +216,9 @@ class Recipe:
 
 def _check_transfer(recipe: Recipe) -> None:
     """Raise LoupeError for settings of transfer learning that do not go together."""
-    if recipe.weights == "imagenet" and recipe.model not in BACKBONES:
+    # Whether anything else is a run or a file does not matter here.
+    source = parse_weights(recipe.weights, is_run=lambda name: False)
+    if source == ImageNetWeights() and recipe.model not in BACKBONES:
         raise LoupeError(
             f"weights is 'imagenet', but there are no such weights for {recipe.model}, which is Loupe's own. Choose a "
             "network of torchvision's, such as resnet18, or set weights and freeze to 'none'."
@@ -225,7 +228,7 @@ def _check_transfer(recipe: Recipe) -> None:
             f"freeze is {recipe.freeze!r}, but must be 'none', 'backbone', or the number of epochs for which the "
             "backbone is to be frozen, such as 2."
         )
-    if recipe.freeze != "none" and recipe.weights == "none":
+    if recipe.freeze != "none" and source == NewWeights():
         raise LoupeError(
             f"freeze is {recipe.freeze!r}, but weights is 'none': new weights that are frozen would never learn. "
             "Set weights to 'imagenet', say, or freeze to 'none'."

@@ -69,7 +69,7 @@ def archive_run(run: Run, path: Path) -> Archived:
     """Write a run to one file. A damaged file of it is left out; without a recipe there is nothing to archive."""
     check_target(path)
     _require_rest(run)
-    run.recipe  # noqa: B018 - raises for a recipe without which none could use the rest
+    run.read_recipe()  # raises for a damaged one, without which none could use the rest
     if not _is_id(run.id):
         raise LoupeError(
             f"The name of the run {printable(run.id)} is too long for an archive. Rename its folder first."
@@ -386,8 +386,9 @@ def _check_weights(run: Run) -> None:
     from engine.networks.model_file import load_preprocessing, network_of
 
     load_preprocessing(run.weights)
-    if (network := network_of(run.weights)) != run.recipe.model:
-        raise ValueError(f"its weights are of {printable(network)}, but its recipe is of {run.recipe.model}")
+    network, model = network_of(run.weights), run.read_recipe().model
+    if network != model:
+        raise ValueError(f"its weights are of {printable(network)}, but its recipe is of {model}")
 
 
 def _check_predictions(run: Run, split: str) -> None:
@@ -429,7 +430,7 @@ def _date(run: Run, made: float) -> None:
 
 # What there is of a run besides its checkpoint, and how to tell whether it is what it should be.
 CHECKS: dict[str, Callable[[Run], object]] = {
-    "recipe.json": lambda run: run.recipe,
+    "recipe.json": Run.read_recipe,
     "log.jsonl": _check_log,
     "output.txt": lambda run: None,
     "weights.safetensors": _check_weights,

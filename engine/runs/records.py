@@ -146,7 +146,15 @@ class Cancelled:
 
 @dataclass(frozen=True)
 class Failed:
+    """The run ended without a model of its own choosing; error: why, in a sentence.
+
+    kind: what the failure comes of. ``diverged``: training diverged. ``memory``: there was too little of it.
+    ``mendable``: another mistake or mishap that a person can mend, such as a dataset that is gone or a full disk.
+    ``unexpected``: an error that Loupe knows nothing of. Empty where it is not known.
+    """
+
     error: str
+    kind: str = ""
 
 
 Record = (
@@ -199,6 +207,8 @@ def from_line(line: str | bytes) -> Record | None:
     try:
         values = json.loads(line)
         kind = KINDS[values["record"]]
+        if kind is Failed and "kind" not in values:
+            values["kind"] = _kind_of_failure(values["error"])
         # A field with a default was added later: logs from before do not have it.
         known = [about.name for about in fields(kind) if about.name in values or about.default is MISSING]
         fitting = {name: values[name] for name in known}
@@ -206,6 +216,11 @@ def from_line(line: str | bytes) -> Record | None:
         return None
     types = TYPES[kind]
     return kind(**fitting) if all(_fits(value, types[name]) for name, value in fitting.items()) else None
+
+
+def _kind_of_failure(error: str) -> str:
+    """Tell a failure's kind by its sentence: logs written before failures had one say it nowhere else."""
+    return "diverged" if "no longer a finite number" in error else ""
 
 
 def _fits(value: object, expected: Any) -> bool:

@@ -7,19 +7,19 @@ import subprocess
 import time
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
 from pathlib import Path
 
 from filelock import FileLock
 
-from engine.base.background import start_in_background
 from engine.base.errors import LoupeError, reason_of
+from engine.base.jobs import start_in_background
 from engine.base.paths import is_locked, replacing_file, runs_root, writing_folder
 from engine.base.text import join_words, pluralize
 from engine.data.catalogue import find_source
 from engine.data.dataset import Dataset, is_prepared, open_dataset
 from engine.evaluation.predictions import Predictions
 from engine.recipes.recipe import Recipe, change, from_dict
+from engine.recipes.weights import WANTED, RunWeights, StartingWeights, WeightsFile, parse_weights
 from engine.runs.log import History
 from engine.runs.records import FINAL, Cancelled, Failed, Preparing, Queued, Resumed, Stopped
 
@@ -36,7 +36,6 @@ WORKER_ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),  # the most that glibc takes
     "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
 }
-WEIGHT_FILES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors")
 ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -85,8 +84,8 @@ class Run:
         """Return the lock that the run's process holds as long as it lives."""
         return FileLock(self.path / "lock")
 
-    @cached_property
-    def recipe(self) -> Recipe:
+    def read_recipe(self) -> Recipe:
+        """Read what the run trains, as its file says now; raises LoupeError for a damaged or missing one."""
         try:
             values = json.loads((self.path / "recipe.json").read_text())
             if not isinstance(values, dict):
@@ -214,24 +213,22 @@ def launch(run: Run) -> None:
         raise
 
 
-def is_file(weights: str) -> bool:
-    """Tell whether a recipe's ``weights`` names a file; what else is neither none nor imagenet is a run."""
-    return weights.endswith(WEIGHT_FILES)
+def starting_weights(recipe: Recipe) -> StartingWeights:
+    """Tell what a recipe's network starts from, given the runs that there are."""
+    return parse_weights(recipe.weights, lambda name: _find_run(name) is not None)
 
 
-def weights_of_run(recipe: Recipe) -> Path:
-    """Return the weights of the earlier run that a recipe starts from."""
+def weights_of_run(source: RunWeights, model: str) -> Path:
+    """Return the weights that a network starts from of an earlier run, which must have trained that network."""
     try:
-        run = open_run(recipe.weights)
+        run = open_run(source.name)
     except LoupeError as error:
+        raise LoupeError(f"weights is {source.name!r}, but must be {WANTED}. {error}") from error
+    trained = run.read_recipe().model
+    if trained != model:
         raise LoupeError(
-            f"weights is {recipe.weights!r}, but must be none, imagenet, the name of an earlier run, or a file "
-            f"({', '.join(WEIGHT_FILES)}). {error}"
-        ) from error
-    if run.recipe.model != recipe.model:
-        raise LoupeError(
-            f"The run {run.id} trained {run.recipe.model}, and its weights do not fit {recipe.model}. Set model to "
-            f"{run.recipe.model}, or choose another run."
+            f"The run {run.id} trained {trained}, and its weights do not fit {model}. Set model to {trained}, or "
+            "choose another run."
         )
     if not run.weights.exists():
         raise LoupeError(f"The run {run.id} has no weights: it did not get as far as saving a model. Choose another.")
@@ -240,11 +237,14 @@ def weights_of_run(recipe: Recipe) -> Path:
 
 def require_sources(recipe: Recipe) -> None:
     """Raise LoupeError for a recipe whose dataset or weights are not here and cannot be had."""
-    if is_file(recipe.weights):
-        if not Path(recipe.weights).expanduser().is_file():
-            raise LoupeError(f"weights is {recipe.weights!r}, but there is no such file. Give the whole path of one.")
-    elif recipe.weights not in ("none", "imagenet"):
-        weights_of_run(recipe)
+    match starting_weights(recipe):
+        case WeightsFile(path=path) if not path.is_file():
+            raise LoupeError(
+                f"weights is {recipe.weights!r}, but there is no such file, nor a run of that name. It must be "
+                f"{WANTED}: give the whole path of one."
+            )
+        case RunWeights() as source:
+            weights_of_run(source, recipe.model)
     if not recipe.dataset:
         raise LoupeError(
             f"The recipe {recipe.name} is for images of your own. Import a folder on the Explore page, or with "
@@ -271,7 +271,7 @@ def resume(run: Run, epochs: int | None = None) -> None:
     status = run.status(history)
     if status in ACTIVE:
         raise LoupeError(f"The run {run.id} is still going on, so there is nothing to resume.")
-    recipe = run.recipe
+    recipe = run.read_recipe()
     made = len(history.epochs)
     # Patience may have ended it early, and is given anew only to a run that is made longer than it was to be.
     had = max(made, recipe.epochs) if status == "finished" else made
@@ -297,7 +297,7 @@ def resume(run: Run, epochs: int | None = None) -> None:
 
 def require_same_dataset(run: Run, history: History) -> None:
     """Raise LoupeError for a run whose dataset is gone, or another by now."""
-    dataset = open_dataset(run.recipe.dataset)
+    dataset = open_dataset(run.read_recipe().dataset)
     if history.started and history.started.fingerprint != dataset.fingerprint:
         raise LoupeError(
             f"The dataset {dataset.name} has changed since the run {run.id} began, so it cannot go on. Bring the old "
@@ -307,7 +307,7 @@ def require_same_dataset(run: Run, history: History) -> None:
 
 def dataset_of(run: Run, predictions: Predictions) -> Dataset:
     """Open the dataset that a run's predictions are of; raises LoupeError when it is gone, or another by now."""
-    name = run.recipe.dataset
+    name = run.read_recipe().dataset
     if not is_prepared(name):
         raise LoupeError(
             f"The dataset {name} is not here any more, so its pictures cannot be shown; the figures stand. "
@@ -334,16 +334,19 @@ def list_runs() -> list[Run]:
 
 def open_run(name: str) -> Run:
     """Find a run by its id, or by the path of its directory."""
+    found = _find_run(name)
+    if found:
+        return found
+    newest = join_words(run.id for run in list_runs()[:3])
+    asked = name if len(name) <= 200 else f"{name[:200]}..."
+    raise LoupeError(f"There is no run {asked!r} in {runs_root()}. The newest: {newest}.")
+
+
+def _find_run(name: str) -> Run | None:
     # Compared, not looked up: the name may be anything, such as one too long for a file.
     known = {run.path: run for run in list_runs()}
     found = known.get(runs_root() / name)
-    if not found and "\0" not in name:
-        found = known.get(Path(name).resolve())
-    if found:
-        return found
-    newest = join_words(run.id for run in list(known.values())[:3])
-    asked = name if len(name) <= 200 else f"{name[:200]}..."
-    raise LoupeError(f"There is no run {asked!r} in {runs_root()}. The newest: {newest}.")
+    return found if found or "\0" in name else known.get(Path(name).resolve())
 
 
 def delete_run(run: Run) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from engine.base.errors import LoupeError
+from engine.base.errors import DivergedError, LoupeError
 from engine.base.machine import peak_memory
 from engine.base.text import pluralize
 from engine.data.dataset import Dataset
@@ -289,9 +289,9 @@ class Training:
         return means | {"learning_rate": self.learning_rate, "memory_mb": peak_memory(self.device.type)}
 
     def _require_finite(self, loss: float) -> None:
-        """Raise LoupeError for a loss that is no number: training has diverged."""
+        """Raise DivergedError for a loss that is no number."""
         if not math.isfinite(loss):
-            raise LoupeError(
+            raise DivergedError(
                 f"The loss was no longer a finite number at step {self.step:,}: training has diverged. "
                 f"Start again with a lower learning_rate, say {self.recipe.learning_rate / 10:g} "
                 f"in place of {self.recipe.learning_rate:g}."

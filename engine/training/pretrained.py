@@ -24,7 +24,8 @@ from engine.networks.preprocessing import Preprocessing, preprocessing_for
 from engine.networks.weight_files import fit_weights, read_weights
 from engine.recipes.backbones import BACKBONES
 from engine.recipes.recipe import Recipe
-from engine.runs.run import is_file, weights_of_run
+from engine.recipes.weights import ImageNetWeights, NewWeights, RunWeights, WeightsFile
+from engine.runs.run import starting_weights, weights_of_run
 
 # What torchvision's files hold beside the networks that are built here: classifiers at half of the depth, and of
 # squeezenet a head of another kind.
@@ -117,9 +118,10 @@ class _Download(threading.Thread):
 
 def earlier_preprocessing(recipe: Recipe) -> Preprocessing | None:
     """Return what the run that a recipe starts from was trained with; None where it starts from no run."""
-    if recipe.weights in ("none", "imagenet") or is_file(recipe.weights):
-        return None
-    return load_preprocessing(weights_of_run(recipe))
+    match starting_weights(recipe):
+        case RunWeights() as source:
+            return load_preprocessing(weights_of_run(source, recipe.model))
+    return None
 
 
 def preprocessing_of(recipe: Recipe, dataset: Dataset) -> Preprocessing:
@@ -128,7 +130,8 @@ def preprocessing_of(recipe: Recipe, dataset: Dataset) -> Preprocessing:
     backbone = BACKBONES.get(recipe.model)
     scaling = recipe.scaling
     if scaling == "auto":
-        scaling = backbone.scaling if backbone and recipe.weights != "none" else "unit"
+        is_new = starting_weights(recipe) == NewWeights()
+        scaling = backbone.scaling if backbone and not is_new else "unit"
     if dataset.kind == "table":
         return _as_earlier(preprocessing_for(dataset, scaling), earlier, recipe)
     height, width, channels = dataset.image_shape
@@ -178,17 +181,17 @@ def load_pretrained(model: nn.Module, recipe: Recipe) -> str | None:
 
     torchvision's weights must be here. Raises LoupeError for weights that do not fit; the network is then as it was.
     """
-    if recipe.weights == "none":
-        return None
-    if is_file(recipe.weights):
-        file = Path(recipe.weights).expanduser()
-        source = file.name
-    elif recipe.weights == "imagenet":
-        file = downloaded_file(recipe.model)
-        source = file.name
-    else:
-        file = weights_of_run(recipe)
-        source = f"the run {file.parent.name}"
+    match starting_weights(recipe):
+        case NewWeights():
+            return None
+        case WeightsFile(path=file):
+            source = file.name
+        case ImageNetWeights():
+            file = downloaded_file(recipe.model)
+            source = file.name
+        case RunWeights() as run:
+            file = weights_of_run(run, recipe.model)
+            source = f"the run {file.parent.name}"
     wanted, unused = model.state_dict(), UNUSED.get(recipe.model, ())
     fitting, note = fit_weights(read_weights(file), wanted, head_path(model), unused, source, recipe.model)
     model.load_state_dict(fitting, strict=False)

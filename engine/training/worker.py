@@ -15,14 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from engine.base.errors import LoupeError, reason_of
+from engine.base.errors import DivergedError, LoupeError, reason_of
 from engine.base.machine import is_out_of_memory
-from engine.base.paths import replacing_file, writing_folder
+from engine.base.paths import clear_unfinished_files, replacing_file, writing_folder
 from engine.base.progress import run_to_end
-from engine.data.catalogue import Progress, get_dataset
+from engine.data.catalogue import Progress
 from engine.data.dataset import Dataset, is_prepared, open_dataset
+from engine.data.download_job import get_dataset
 from engine.evaluation.predictions import load_predictions
 from engine.recipes.recipe import MACHINE_FIELDS, Recipe
+from engine.recipes.weights import ImageNetWeights
 from engine.runs.log import Log
 from engine.runs.records import (
     Cancelled,
@@ -37,7 +39,7 @@ from engine.runs.records import (
     Started,
     Stopped,
 )
-from engine.runs.run import Run, list_runs
+from engine.runs.run import Run, list_runs, starting_weights
 
 if TYPE_CHECKING:
     from engine.training.loop import Training
@@ -65,26 +67,31 @@ def execute(run: Run) -> None:
     except Timeout:
         return
     with lock, Log(run.log) as log:
-        for unfinished in run.path.glob(".*"):  # files that a killed process was about to put into place
-            unfinished.unlink()
         try:
+            with writing_folder(run.path):
+                clear_unfinished_files(run.path)
             _prepare(run, log)
             _train_in_turn(run, log)
         except _CancelledError:
             log.append(Cancelled())
-        except LoupeError as error:
-            log.append(Failed(str(error)))
         except Exception as error:
-            if is_out_of_memory(error):
-                log.append(Failed(too_little_memory(Run(run.path).recipe)))
-                return
-            traceback.print_exc()
-            log.append(
-                Failed(
-                    f"Training ended with an error that Loupe did not expect: {type(error).__name__}: {error}. "
-                    f"The whole of it is in {run.output}."
-                )
-            )
+            log.append(_failure(run, error))
+
+
+def _failure(run: Run, error: Exception) -> Failed:
+    """Say why a run has failed, and print what no sentence is known for."""
+    if isinstance(error, DivergedError):
+        return Failed(str(error), "diverged")
+    if isinstance(error, LoupeError):
+        return Failed(str(error), "mendable")
+    if is_out_of_memory(error):
+        return Failed(too_little_memory(run.read_recipe()), "memory")
+    traceback.print_exception(error)
+    return Failed(
+        f"Training ended with an error that Loupe did not expect: {type(error).__name__}: {error}. "
+        f"The whole of it is in {run.output}.",
+        "unexpected",
+    )
 
 
 def too_little_memory(recipe: Recipe) -> str:
@@ -101,11 +108,11 @@ def too_little_memory(recipe: Recipe) -> str:
 
 def _prepare(run: Run, log: Log) -> None:
     """Get the dataset and the weights to start from if they are not here."""
-    recipe = run.recipe
+    recipe = run.read_recipe()
     log.append(Preparing(0, 0))
     if not is_prepared(recipe.dataset):
         _wait_for(get_dataset(recipe.dataset), run, log)
-    if recipe.weights == "imagenet" and not run.checkpoint.exists():
+    if starting_weights(recipe) == ImageNetWeights() and not run.checkpoint.exists():
         from engine.training.pretrained import fetch_weights
 
         _wait_for(fetch_weights(recipe.model), run, log)
@@ -127,7 +134,7 @@ def _train_in_turn(run: Run, log: Log) -> None:
     """Wait for the device, then train. Runs that wait get it in the order in which they were made."""
     from engine.training import tuning  # imports torch
 
-    recipe = tuning.choose_device(run.recipe)  # as far as it can be told before the device is free
+    recipe = tuning.choose_device(run.read_recipe())  # as far as it can be told before the device is free
     device = FileLock(run.path.parent / f".{recipe.device}.lock")
     waiting = False
     while _others_are_ahead(run) or not _acquire(device):
@@ -168,7 +175,6 @@ def _train(run: Run, recipe: Recipe, log: Log) -> None:
     dataset = open_dataset(recipe.dataset)
     recipe = tuning.resolve(recipe, dataset)
     run.write_recipe(recipe)
-    run = Run(run.path)
     tuning.apply_settings(recipe)
     note = None
     if run.checkpoint.exists():
@@ -323,9 +329,9 @@ def _end(run: Run, log: Log, training: Training, dataset: Dataset, stopped: bool
     told = ThrottledLog(log)
     for split in ("val", "test"):
         figures |= {f"{split}_loss": None, f"{split}_accuracy": None}
-        if not has_split(dataset, run.recipe, split):
+        if not has_split(dataset, training.recipe, split):
             continue
-        extracting = source_of_evaluation(training, dataset, *find_split(dataset, run.recipe, split))
+        extracting = source_of_evaluation(training, dataset, *find_split(dataset, training.recipe, split))
         source = run_to_end(extracting, told.append)
         kind = HeadClassifier if training.was_frozen else Classifier
         classifier = kind(source.network, training.preprocessing)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from engine.advice.doctor import Finding, diagnose
-from engine.base.errors import LoupeError
+from engine.base.errors import DivergedError
 from engine.data.dataset import Dataset, Split, open_dataset, save_dataset
 from engine.data.download import fetch
 from engine.networks.models import count_parameters
@@ -67,8 +67,8 @@ def records_of(chosen: Recipe, dataset: Dataset) -> Iterator[Record]:
     )
     try:
         yield from filter(None, fit(training, dataset))
-    except LoupeError as error:
-        yield Failed(str(error))
+    except DivergedError as error:
+        yield Failed(str(error), "diverged")
     else:
         yield end(Finished, training.epoch, training.step)
 
@@ -511,17 +511,17 @@ def test_validation_accuracy_that_goes_up_and_down_is_told_with_its_dip() -> Non
 
 
 @pytest.mark.parametrize(
-    ("rate", "last", "expected"),
+    ("rate", "expected"),
     [
-        (100.0, Failed("The loss was no longer a finite number at step 3: ..."), {"learning_rate": 10.0}),
-        (0.34, Failed("The loss was no longer a finite number at step 3: ..."), {"learning_rate": 0.03}),
-        (1e-8, Failed("The loss was no longer a finite number at step 3: ..."), {}),
-        (3e-8, Failed("The loss was no longer a finite number at step 3: ..."), {"learning_rate": 1e-8}),
+        (100.0, {"learning_rate": 10.0}),
+        (0.34, {"learning_rate": 0.03}),
+        (1e-8, {}),
+        (3e-8, {"learning_rate": 1e-8}),
     ],
 )
-def test_a_rate_has_one_digit_and_stays_within_its_limits(rate: float, last: Failed, expected: dict) -> None:
+def test_a_rate_has_one_digit_and_stays_within_its_limits(rate: float, expected: dict) -> None:
     chosen = replace(CONSTANT, learning_rate=rate)
-    (finding,) = diagnose(chosen, history(last=last))
+    (finding,) = diagnose(chosen, history(last=Failed("Whatever it says.", "diverged")))
     assert (finding.name, finding.change) == ("rate-too-high", expected)
     change(chosen, finding.change)
 

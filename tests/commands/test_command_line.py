@@ -110,9 +110,9 @@ def test_train_answers_with_its_figures(trained: Trained) -> None:
         "published": None,
     }
     assert ended.test_accuracy > 0.7
-    resolved = {"precision": run.recipe.precision, "convolutions": run.recipe.convolutions}
+    resolved = {"precision": run.read_recipe().precision, "convolutions": run.read_recipe().convolutions}
     assert "auto" not in resolved.values()
-    assert run.recipe == change(RECIPES["digits-quick"], {"epochs": 2, "threads": 1, "device": "cpu"} | resolved)
+    assert run.read_recipe() == change(RECIPES["digits-quick"], {"epochs": 2, "threads": 1, "device": "cpu"} | resolved)
 
 
 def test_train_tells_its_progress_on_stderr(trained: Trained) -> None:
@@ -188,7 +188,7 @@ def test_resume_makes_a_finished_run_longer(resumed: Trained) -> None:
     assert answer.document.keys() == TRAIN_KEYS
     assert (answer.document["status"], answer.document["epochs"]) == ("finished", 3)
     assert [epoch.epoch for epoch in run.history().epochs] == [1, 2, 3]
-    assert run.recipe.epochs == 3
+    assert run.read_recipe().epochs == 3
     told = [line.split(":")[0] for line in answer.stderr.splitlines() if re.match(r"epoch \d+: ", line)]
     assert told == ["epoch 3"]
 
@@ -727,7 +727,10 @@ def test_find_rate_answers_in_words(tried: dict[str, Answer]) -> None:
 def test_what_cannot_be_tried_is_refused_in_one_line(tried: dict[str, Answer]) -> None:
     for name, reason in (
         ("no weights", "weights is 'nope', but must be none, imagenet, the name of an earlier run, or a file"),
-        ("no file", "weights is 'nope.pth', but there is no such file. Give the whole path of one"),
+        (
+            "no file",
+            "weights is 'nope.pth', but there is no such file, nor a run of that name. It must be none, ",
+        ),
         ("too small", "lenet5 needs images of at least 28 x 28 pixels"),
     ):
         answer = tried[name]

@@ -1,7 +1,5 @@
 import os
-import threading
 from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +14,6 @@ from engine.data.catalogue import (
     download_folder,
     download_progress,
     find_source,
-    get_dataset,
     manual_download_help,
     seconds_left,
     title_of,
@@ -26,10 +23,10 @@ from engine.data.dataset import (
     begin_dataset,
     finish_dataset,
     is_prepared,
-    open_dataset,
     prepared_root,
     save_dataset,
 )
+from engine.data.download_job import start_download
 
 
 def test_digits_are_the_scans_of_scikit_learn(digits):
@@ -55,31 +52,7 @@ def test_a_fifth_of_each_digit_is_for_testing(digits):
     np.testing.assert_allclose(counts["test"], 0.2 * (counts["train"] + counts["test"]), atol=1)
 
 
-def test_getting_yields_progress_and_ends_with_the_dataset(digits_data, monkeypatch):
-    progress = list(get_dataset("digits"))
-    assert progress
-    assert set(progress) == {Progress(0, 0)}  # nothing is downloaded
-    here = open_dataset("digits")
-    assert list(get_dataset("digits")) == []
-
-    # The same every time: as in the folder that another process prepared.
-    monkeypatch.setenv("LOUPE_DATA", str(digits_data))
-    assert open_dataset("digits").fingerprint == here.fingerprint
-
-
-def test_getting_tells_what_stopped_it(tmp_path, monkeypatch):
-    (tmp_path / "occupied").write_text("a file, not a folder")
-    folder = tmp_path / "occupied" / "data"
-    monkeypatch.setenv("LOUPE_DATA", str(folder))
-    with pytest.raises(LoupeError) as refused:
-        list(get_dataset("digits"))
-    assert str(refused.value).startswith(f"{folder} cannot be written (")
-    assert "LOUPE_DATA" in str(refused.value)
-
-
-@pytest.mark.parametrize(
-    "look_up", [find_source, lambda name: next(get_dataset(name)), download_progress, manual_download_help]
-)
+@pytest.mark.parametrize("look_up", [find_source, start_download, download_progress, manual_download_help])
 def test_an_unknown_name_is_answered_with_the_known_ones(colours, look_up):
     with pytest.raises(LoupeError) as refused:
         look_up("mnits")
@@ -95,7 +68,7 @@ def test_a_name_that_is_a_way_to_a_folder_is_unknown(digits, name):
     elsewhere.mkdir(exist_ok=True)
     (elsewhere / "dataset.json").write_text("{}")
     with pytest.raises(LoupeError, match="There is no dataset"):
-        list(get_dataset(name))
+        start_download(name)
 
 
 def test_a_dataset_of_ones_own_has_no_source_to_download_from(colours):
@@ -178,7 +151,6 @@ def test_datasets_of_ones_own_come_after_the_catalogue(make_colours, digits):
         },
     ]
     assert [title_of(name) for name in ("zebras", "digits", "gone")] == ["zebras", "Digits", "gone"]
-    assert list(get_dataset("zebras")) == []
 
 
 def test_files_that_an_import_left_out_are_counted():
@@ -247,49 +219,3 @@ def test_datasets_of_one_archive_show_the_same_progress():
 )
 def test_the_seconds_left_follow_from_the_bytes_that_came(first, done, elapsed, left):
     assert seconds_left(Progress(first, 1000), Progress(done, 1000), elapsed) == left
-
-
-def test_getting_tells_bytes_and_seconds_left_while_they_come(monkeypatch):
-    steps = [threading.Event(), threading.Event()]
-
-    class Slow(BaseHTTPRequestHandler):
-        """Sends a megabyte, and after each step that the test allows another."""
-
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("Content-Length", "5000000")
-            self.end_headers()
-            self.server.asked += 1
-            if self.server.asked > 1:  # the first looks for a redirection, and takes nothing
-                for step in steps:
-                    self.wfile.write(bytes(1 << 20))
-                    step.wait(60)
-
-        def log_message(self, format: str, *args) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Slow) as server:
-        server.asked = 0
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        for variable in ("no_proxy", "NO_PROXY"):
-            monkeypatch.delenv(variable, raising=False)
-        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{server.server_port}")
-        getting = get_dataset("kmnist")  # of an address without encryption, so that the stand-in can answer for it
-        try:
-            one = next(progress for progress in getting if progress.done == 1 << 20)
-            steps[0].set()
-            two = next(progress for progress in getting if progress.done == 2 << 20)
-            steps[1].set()
-            with pytest.raises(LoupeError, match="KMNIST is not on this machine and could not be downloaded"):
-                list(getting)
-        finally:
-            for step in steps:
-                step.set()
-            server.shutdown()
-            thread.join()
-    total = CATALOGUE["kmnist"].download_bytes
-    assert (one.total, two.total) == (total, total)
-    assert one.seconds_left is None  # there is no pace to go by yet
-    assert two.seconds_left > 0
-    assert not is_prepared("kmnist")

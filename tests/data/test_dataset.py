@@ -55,7 +55,7 @@ def test_a_table_is_saved_as_rows_and_has_no_image_shape():
     assert dataset.kind == "table"
     np.testing.assert_array_equal(dataset.splits["train"].images, rows)
     with pytest.raises(LoupeError, match="points is a table of 4 numbers a row, and this needs images"):
-        dataset.image_shape  # noqa: B018
+        assert dataset.image_shape
 
 
 def test_a_deleted_dataset_is_gone(colours):

@@ -71,7 +71,7 @@ def test_it_has_all_that_a_reader_asks(grey: Run) -> None:
     for name, value in (
         ("model", "convnet"),
         ("epochs", "2"),
-        ("learning_rate", str(grey.recipe.learning_rate)),
+        ("learning_rate", str(grey.read_recipe().learning_rate)),
     ):
         assert re.search(rf"^\| {name} \| {re.escape(plain(value))}", parts["Settings"], re.MULTILINE), name
 
@@ -125,8 +125,8 @@ def test_names_are_shown_as_the_text_that_they_are(copied) -> None:
 
 def test_settings_cannot_break_out_of_their_table(grey: Run) -> None:
     weights = "/a|b/<script>`x`\n\n# y/w.pth"
-    grey.write_recipe(change(grey.recipe, {"weights": weights, "freeze": "backbone"}))
-    rows = sections(card(Run(grey.path)))["Settings"].strip().splitlines()
+    grey.write_recipe(change(grey.read_recipe(), {"weights": weights, "freeze": "backbone"}))
+    rows = sections(card(grey))["Settings"].strip().splitlines()
     (row,) = [row for row in rows if row.startswith("| weights |")]
     assert unescaped(row[len("| weights | ") : -2]) == printable(weights)
     assert all(len(re.findall(r"(?<!\\)\|", row)) == 3 for row in rows)
@@ -143,8 +143,8 @@ def test_without_predictions_it_says_that_nothing_was_measured(case: str, grey: 
 
 def test_of_validation_images_it_says_that_they_were_chosen_by(grey: Run) -> None:
     grey.predictions("test").unlink()
-    grey.write_recipe(replace(grey.recipe, keep="best", validation_share=0.1))
-    good = sections(card(Run(grey.path)))["How good it is"]
+    grey.write_recipe(replace(grey.read_recipe(), keep="best", validation_share=0.1))
+    good = sections(card(grey))["How good it is"]
     assert "of the validation images" in good and "used to choose the weights by" in good
 
 

@@ -14,7 +14,7 @@ from picture_files import assert_sentences, result_of
 from engine.base.errors import LoupeError
 from engine.export.exporting import FORMATS, check_target, export
 from engine.export.script import script_of
-from engine.runs.run import Run, create_run
+from engine.runs.run import create_run
 
 MODELS = [("onnx", ".onnx"), ("torch", ".pt2")]
 
@@ -151,7 +151,7 @@ def test_a_disk_that_fills_up_at_the_end_is_left_as_it_was(run_of, at, tmp_path:
 
 
 def test_a_script_needs_no_weights(copied, tmp_path: Path) -> None:
-    run = create_run(copied("grey").recipe)
-    done = export_to(Run(run.path), "script", tmp_path / "train.py")
+    run = create_run(copied("grey").read_recipe())
+    done = export_to(run, "script", tmp_path / "train.py")
     assert done.as_document() == {"files": [str(tmp_path / "train.py")], "proof": None}
     compile((tmp_path / "train.py").read_text(), "train.py", "exec")

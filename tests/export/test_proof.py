@@ -68,7 +68,7 @@ def test_a_proof_is_told_in_words() -> None:
 )
 def test_without_the_dataset_it_is_proved_on_what_is_generated(kind: str, inputs: str, copied, export_of) -> None:
     run = copied(kind)
-    delete_dataset(run.recipe.dataset)
+    delete_dataset(run.read_recipe().dataset)
     proved = prove(run, export_of(kind, "onnx").model)
     assert (proved.images, proved.inputs) == (100, inputs)
 
@@ -77,7 +77,7 @@ def test_without_the_dataset_it_is_proved_on_what_is_generated(kind: str, inputs
 def test_a_model_of_other_weights_is_refused(kind: str, copied, export_of) -> None:
     run = copied(kind)
     model, preprocessing = load_model(run.weights)
-    save_model(run.weights, damaged(model).state_dict(), run.recipe, preprocessing)
+    save_model(run.weights, damaged(model).state_dict(), run.read_recipe(), preprocessing)
     message = refusal(run, export_of(kind, "onnx").model)
     (difference,) = re.findall(r"its probabilities differ from the run's by up to ([\d.]+) on test", message)
     assert 1e-4 < float(difference) < 0.01
@@ -106,7 +106,7 @@ def test_a_model_of_other_classes_is_refused(run_of, export_of, copied) -> None:
     model, preprocessing = load_model(run.weights)
     weights = model.state_dict()
     weights |= {name: value[:-1] for name, value in weights.items() if value.dim() and len(value) == 10}
-    save_model(run.weights, weights, run.recipe, replace(preprocessing, classes=preprocessing.classes[:-1]))
+    save_model(run.weights, weights, run.read_recipe(), replace(preprocessing, classes=preprocessing.classes[:-1]))
     message = refusal(run, export_of("grey", "onnx").model)
     assert "it answers with an array of shape (100, 10) where (100, 9) is expected" in message
 
@@ -114,7 +114,7 @@ def test_a_model_of_other_classes_is_refused(run_of, export_of, copied) -> None:
 def test_a_model_whose_answers_are_no_numbers_is_refused(copied, export_of) -> None:
     run = copied("colour")
     model, preprocessing = load_model(run.weights)
-    save_model(run.weights, {n: v * torch.nan for n, v in model.state_dict().items()}, run.recipe, preprocessing)
+    save_model(run.weights, {n: v * torch.nan for n, v in model.state_dict().items()}, run.read_recipe(), preprocessing)
     with pytest.raises(LoupeError, match="its training has diverged"):
         prove(run, export_of("colour", "onnx").model)
 

@@ -379,8 +379,7 @@ def test_names_of_files_and_runs_are_text_whatever_they_are(colours: Dataset) ->
     files.write([(f'cats/{HOSTILE}/"><img src=x>{index}.png', 10, 10, 12, "RGB") for index in range(30)])
     files.close()
     run = run_of(dataset="colours")
-    run.write_recipe(replace(run.recipe, name=HOSTILE))
-    run = Run(run.path)
+    run.write_recipe(replace(run.read_recipe(), name=HOSTILE))
     labels = [0, 1, 2] * 10
     page = page_of(run, on_colours(labels, [1, *labels[1:]], colours), colours)
     assert len(page.all("img")) == 1 + 24

@@ -7,7 +7,7 @@ from picture_files import assert_sentences, left_behind, pack, pngs, write
 from processes import wait_until, watching_launches
 
 from engine.base.errors import LoupeError
-from engine.base.paths import is_locked
+from engine.base.jobs import KILLED
 from engine.data.dataset import open_dataset, prepared_names, prepared_root
 from engine.images.sources import uploads_root
 from engine.importing.import_job import (
@@ -21,6 +21,9 @@ from engine.importing.import_job import (
 from engine.importing.plan import Request
 
 PETS = pngs(f"{label}/{number}.png" for label in ("cats", "dogs") for number in range(5))
+
+
+pytestmark = pytest.mark.processes
 
 
 @pytest.fixture
@@ -93,7 +96,6 @@ def test_a_failed_import_keeps_its_reason_until_that_is_noted(tmp_path):
     assert_sentences(reason)
     assert list_imports() == ["pets"]
     assert prepared_names() == []
-    wait_until(lambda: not is_locked(prepared_root() / ".pets.import" / "lock"))
     forget_import("pets")
     assert (find_import("pets"), left_behind()) == (None, [])
 
@@ -106,11 +108,9 @@ def test_a_failed_import_keeps_its_reason_until_that_is_noted(tmp_path):
 def test_an_import_that_was_killed_is_told_and_can_be_started_again(pets):
     with watching_launches() as launched:
         start_import(Request("pets", str(pets)))
-    wait_until(lambda: is_locked(prepared_root() / ".pets.import" / "lock"))
+    wait_until(lambda: find_import("pets").progress)
     os.kill(launched.latest.pid, signal.SIGKILL)
-    assert end_of("pets") == (
-        "The import of pets ended without a word of its own: it was killed, or memory ran out. Start it again."
-    )
+    assert end_of("pets") == KILLED
     assert prepared_names() == []
     start_import(Request("pets", str(pets)))
     assert end_of("pets") is None
@@ -133,19 +133,6 @@ def test_uploads_that_nobody_imported_are_deleted_after_a_day():
     os.utime(old.parent, (two_days_ago, two_days_ago))
     other = place_for_upload("other.zip")
     assert set(uploads_root().iterdir()) == {new.parent, other.parent}
-
-
-def test_an_error_that_was_not_expected_is_told_with_its_place(pets):
-    with watching_launches() as launched:
-        start_import(Request("pets", str(pets)))
-        # Before it has come to read it.
-        folder = prepared_root() / ".pets.import"
-        (folder / "progress.json").mkdir()
-    reason = end_of("pets")
-    assert reason.startswith("The import ended with an error that Loupe did not expect: ")
-    assert reason.endswith(f"The whole of it is in {folder / 'output.txt'}.")
-    assert "Traceback" in (folder / "output.txt").read_text()
-    assert launched.latest.wait() == 0
 
 
 def test_a_name_without_an_import_has_none():

@@ -3,7 +3,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -13,27 +12,26 @@ import numpy as np
 import pytest
 from picture_files import assert_sentences, encode, pack, png, pngs, write
 from PIL import Image
-from processes import LaunchedProcess, folders, python, wait_until, watching_launches
+from processes import LaunchedProcess, folders, jobs_in_this_process, wait_until, watching_launches
 
 from engine.base.errors import LoupeError
+from engine.base.jobs import KILLED
 from engine.data.dataset import Dataset, open_dataset
 from engine.images.sources import uploads_root
 from engine.inference.batch import Pictures, classify_all
 from engine.inference.classifier import load_classifier
 from engine.inference.classify_job import (
-    Job,
-    cancel_job,
-    delete_job,
-    find_job,
+    Classification,
+    cancel_classification,
+    delete_classification,
+    find_classification,
     jobs_root,
     read_picture,
     read_rows,
-    start_job,
+    start_classification,
 )
 from engine.inference.novelty import open_novelty
 from engine.runs.run import Run
-
-KILLED = "It ended without a word of its own: it was killed, or memory ran out. Start it again."
 
 
 @pytest.fixture
@@ -70,13 +68,18 @@ def launched() -> Iterator[type[LaunchedProcess]]:
             launched.latest.wait()
 
 
-def job_of(name: str) -> Job:
-    job = find_job(name)
+def job_of(name: str) -> Classification:
+    job = find_classification(name)
     assert job is not None
     return job
 
 
-def finish(name: str) -> Job:
+def folder_of(name: str) -> Path:
+    (folder,) = jobs_root().glob(f"{name}~*")
+    return folder
+
+
+def finish(name: str) -> Classification:
     wait_until(lambda: not job_of(name).is_active)
     return job_of(name)
 
@@ -85,16 +88,23 @@ def wait_for_rows(name: str, count: int = 3) -> None:
     wait_until(lambda: len(read_rows(name)) >= count)
 
 
+@pytest.fixture
+def in_this_process() -> Iterator[None]:
+    with jobs_in_this_process():
+        yield
+
+
 def left_behind() -> list[Path]:
     """List what is there of jobs, and of their uploads."""
-    return [*jobs_root().glob("*"), *uploads_root().glob("*")]
+    return [*jobs_root().glob("[!.]*"), *uploads_root().glob("*")]
 
 
 # From start to end
 
 
+@pytest.mark.processes
 def test_a_job_answers_as_the_loop_does_and_is_found_by_its_id(run: Run, pictures: Path) -> None:
-    name = start_job(run, [str(pictures)], [], normalize=True)
+    name = start_classification(run, [str(pictures)], [], normalize=True)
     assert job_of(name).is_active
     job = finish(name)
     assert (job.error, job.was_cancelled, job.done, job.total, job.passed_over) == (None, False, 13, 13, 1)
@@ -107,15 +117,11 @@ def test_a_job_answers_as_the_loop_does_and_is_found_by_its_id(run: Run, picture
             key: plain.get(key) for key in ("label", "true", "notes", "size", "error", "thumbnail")
         }
         assert row.get("confidence") == pytest.approx(plain.get("confidence"), abs=1e-6)
-    # Whatever process asks, by the id alone.
-    names = "from engine.inference.classify_job import find_job, read_rows"
-    asking = f"import sys; {names}; print(find_job(sys.argv[1]), len(read_rows(sys.argv[1])))"
-    with python("-c", asking, name, stdout=subprocess.PIPE) as other:
-        assert other.communicate()[0] == f"{job} 13\n"
 
 
+@pytest.mark.processes
 def test_progress_is_told_and_rows_are_read_as_they_come(run: Run, many: Path, launched) -> None:
-    name = start_job(run, [str(many)], [], normalize=True)
+    name = start_classification(run, [str(many)], [], normalize=True)
     seen = []
     while len(seen) < 5:
         job, rows = job_of(name), read_rows(name)
@@ -124,24 +130,26 @@ def test_progress_is_told_and_rows_are_read_as_they_come(run: Run, many: Path, l
             assert [row["file"] for row in rows] == [f"many/{number:05}.png" for number in range(len(rows))]
             assert len(rows) >= job.done  # a row is there before it counts
             seen.append(len(rows))
-    assert job_of(name).seconds_left is not None
-    cancel_job(name)
+    wait_until(lambda: job_of(name).seconds_left is not None)
+    cancel_classification(name)
     assert finish(name).error is None
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_half_a_line_at_the_end_is_not_read(run: Run, pictures: Path) -> None:
-    name = start_job(run, [str(pictures / "bad.png")], [], normalize=True)
+    name = start_classification(run, [str(pictures / "bad.png")], [], normalize=True)
     finish(name)
     (row,) = read_rows(name)
-    with (jobs_root() / name / "rows.jsonl").open("ab") as file:
+    with (folder_of(name) / "rows.jsonl").open("ab") as file:
         file.write(json.dumps(row | {"file": "\u2028 next"}, ensure_ascii=False).encode()[:-5])
     assert read_rows(name) == [row]
 
 
+@pytest.mark.processes
 def test_a_cancelled_job_keeps_its_answers_so_far(run: Run, many: Path, launched) -> None:
-    name = start_job(run, [str(many)], [], normalize=True)
+    name = start_classification(run, [str(many)], [], normalize=True)
     wait_for_rows(name)
-    cancel_job(name)
+    cancel_classification(name)
     job = finish(name)
     assert (job.was_cancelled, job.error, job.total) == (True, None, 5000)
     assert 3 <= job.done < 5000
@@ -149,48 +157,38 @@ def test_a_cancelled_job_keeps_its_answers_so_far(run: Run, many: Path, launched
     assert launched.latest.wait() == 0
 
 
+@pytest.mark.processes
 def test_a_killed_job_says_so_and_keeps_its_answers(run: Run, many: Path, launched) -> None:
-    name = start_job(run, [str(many)], [], normalize=True)
+    name = start_classification(run, [str(many)], [], normalize=True)
     wait_for_rows(name)
     os.kill(launched.latest.pid, signal.SIGKILL)
     job = finish(name)
     assert (job.error, job.was_cancelled) == (KILLED, False)
     assert_sentences(KILLED)
     assert len(read_rows(name)) >= 3
-    cancel_job(name)
-    delete_job(name)
-    assert (find_job(name), read_rows(name), left_behind()) == (None, [], [])
+    cancel_classification(name)
+    delete_classification(name)
+    assert (find_classification(name), read_rows(name), left_behind()) == (None, [], [])
 
 
-@pytest.mark.parametrize("rows", [0, 3])
-def test_a_job_deleted_while_it_runs_ends_and_leaves_nothing(run: Run, many: Path, launched, rows: int) -> None:
-    upload = io.BytesIO(png())
-    name = start_job(run, [str(many)], [("1.png", upload)], normalize=True)
-    wait_for_rows(name, rows)
-    delete_job(name)
-    assert find_job(name) is None
+@pytest.mark.processes
+def test_a_job_deleted_while_it_runs_leaves_no_upload(run: Run, many: Path, launched) -> None:
+    name = start_classification(run, [str(many)], [("1.png", io.BytesIO(png()))], normalize=True)
+    wait_for_rows(name)
+    delete_classification(name)
+    assert find_classification(name) is None
     assert launched.latest.wait(60) == 0
     assert left_behind() == []
 
 
+@pytest.mark.processes
 def test_a_run_that_is_deleted_meanwhile_is_said(run: Run, pictures: Path) -> None:
-    name = start_job(run, [str(pictures)], [], normalize=True)
+    name = start_classification(run, [str(pictures)], [], normalize=True)
     shutil.rmtree(run.path)
     job = finish(name)
     assert job.error is not None
     assert f"There is no run {run.id!r}" in job.error
     assert (job.done, read_rows(name)) == (0, [])
-
-
-def test_an_error_that_was_not_expected_is_told_with_its_place(run: Run, pictures: Path) -> None:
-    name = start_job(run, [str(pictures)], [], normalize=True)
-    (jobs_root() / name / "rows.jsonl").mkdir()
-    job = finish(name)
-    output = jobs_root() / name / "output.txt"
-    assert job.error is not None
-    assert job.error.startswith("It ended with an error that Loupe did not expect: IsADirectoryError")
-    assert job.error.endswith(f"The whole of it is in {output}.")
-    assert "Traceback" in output.read_text()
 
 
 # How pictures are called
@@ -214,10 +212,11 @@ HOSTILE = {
 }
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_uploads_are_kept_under_names_of_our_own_and_told_under_theirs(run: Run, pictures: Path) -> None:
     (one,) = pictures.glob("*/1.png")
     uploads = [(name, io.BytesIO(one.read_bytes())) for name in HOSTILE]
-    name = start_job(run, [], uploads, normalize=True)
+    name = start_classification(run, [], uploads, normalize=True)
     kept = sorted(uploads_root().glob("*/*"))
     assert len(kept) == len(HOSTILE)
     assert all(path.name.isalnum() or path.name.partition(".")[2] == "png" for path in kept)
@@ -227,16 +226,17 @@ def test_uploads_are_kept_under_names_of_our_own_and_told_under_theirs(run: Run,
     assert all("error" not in row for row in rows)
     assert rows[-1]["true"] == "1"
     assert read_picture(job, "no suffix") == one.read_bytes()
-    delete_job(name)
+    delete_classification(name)
     assert left_behind() == []
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_a_zip_that_was_uploaded_is_called_as_it_was(run: Run, pictures: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("LOUPE_IMPORT_ROOTS", str(tmp_path / "elsewhere"))  # which is for paths that people name
     (one,) = pictures.glob("*/1.png")
     packed = pack(tmp_path / "packed.zip", {"1/a.png": one.read_bytes(), "b.png": b"no"})
     with packed.open("rb") as content:
-        name = start_job(run, [str(pictures)], [("my digits.zip", content)], normalize=True)
+        name = start_classification(run, [str(pictures)], [("my digits.zip", content)], normalize=True)
     job = finish(name)
     folder, first, second = read_rows(name)
     assert (first["file"], first["true"], "error" in first) == ("my digits.zip/1/a.png", "1", False)
@@ -245,15 +245,17 @@ def test_a_zip_that_was_uploaded_is_called_as_it_was(run: Run, pictures: Path, t
     assert "outside the folders that may be imported from" in folder["error"]
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_uploads_of_one_name_are_told_apart(run: Run) -> None:
     files = [png(seed, 8, 8, 1) for seed in range(3)]
-    name = start_job(run, [], [("image.png", io.BytesIO(content)) for content in files], normalize=True)
+    name = start_classification(run, [], [("image.png", io.BytesIO(content)) for content in files], normalize=True)
     job = finish(name)
     names = [row["file"] for row in read_rows(name)]
     assert names == ["image.png", "image (2).png", "image (3).png"]
     assert [read_picture(job, each) for each in names] == files
 
 
+@pytest.mark.usefixtures("in_this_process")
 @pytest.mark.parametrize(
     ("path", "names"),
     [
@@ -270,7 +272,7 @@ def test_pictures_at_a_path_are_found_again_by_their_names(
 ) -> None:
     files = pngs(["cat.png", "deep/dog.png"])
     write(tmp_path / "pets", files)
-    name = start_job(run, [f"{tmp_path}/{path}"], [], normalize=True)
+    name = start_classification(run, [f"{tmp_path}/{path}"], [], normalize=True)
     job = finish(name)
     told = [row["file"] for row in read_rows(name)]
     assert told == [each.replace("FOLDER", str(tmp_path)) for each in names]
@@ -284,9 +286,10 @@ def test_pictures_at_a_path_are_found_again_by_their_names(
     assert_sentences(str(gone.value))
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_a_selection_without_pictures_is_one_row(run: Run, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    name = start_job(run, [str(tmp_path / "empty")], [], normalize=True)
+    name = start_classification(run, [str(tmp_path / "empty")], [], normalize=True)
     job = finish(name)
     (row,) = read_rows(name)
     assert (job.done, job.total, job.error) == (1, 1, None)
@@ -304,49 +307,51 @@ def test_an_id_that_is_none_finds_nothing(run: Run, name: str) -> None:
     jobs_root().mkdir()
     for folder in (jobs_root(), jobs_root().parent, jobs_root().parent.parent):
         (folder / "request.json").write_text(json.dumps({"run": run.id, "paths": [], "normalize": True}))
-    assert find_job(name) is None
+    assert find_classification(name) is None
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b'{"run": 1, "paths": 2, "normalize": 3}', b"\xff"])
 def test_a_damaged_request_is_no_job(content: bytes) -> None:
-    folder = jobs_root() / "20261121-000000-01234567"
+    folder = jobs_root() / "20261121-000000-01234567~1"
     folder.mkdir(parents=True)
     (folder / "request.json").write_bytes(content)
-    assert find_job(folder.name) is None
+    assert find_classification("20261121-000000-01234567") is None
 
 
+@pytest.mark.processes
 def test_jobs_of_yesterday_are_deleted_when_another_starts_but_not_one_that_goes_on(
     run: Run, pictures: Path, many: Path, launched
 ) -> None:
-    old = start_job(run, [], [("1.png", io.BytesIO(png()))], normalize=True)
+    old = start_classification(run, [], [("1.png", io.BytesIO(png()))], normalize=True)
     finish(old)
-    going_on = start_job(run, [str(many)], [], normalize=True)
+    going_on = start_classification(run, [str(many)], [], normalize=True)
     wait_for_rows(going_on, 1)
     long_ago = time.time() - 25 * 3600
-    os.utime(jobs_root() / old, (long_ago, long_ago))
-    new = start_job(run, [str(pictures / "bad.png")], [], normalize=True)
-    assert find_job(old) is None
-    assert {path.name for path in left_behind()} == {going_on, new}
-    cancel_job(going_on)
+    os.utime(folder_of(old), (long_ago, long_ago))
+    new = start_classification(run, [str(pictures / "bad.png")], [], normalize=True)
+    assert find_classification(old) is None
+    assert {path.name.partition("~")[0] for path in left_behind()} == {going_on, new}
+    cancel_classification(going_on)
     finish(going_on)
     long_ago = time.time() - 25 * 3600
-    os.utime(jobs_root() / going_on, (long_ago, long_ago))
+    os.utime(folder_of(going_on), (long_ago, long_ago))
     finish(new)
-    start_job(run, [], [], normalize=True)
-    assert find_job(going_on) is None
-    assert find_job(new) is not None
-    finish(max(path.name for path in left_behind() if path.name != new))
+    with jobs_in_this_process():
+        start_classification(run, [], [], normalize=True)
+    assert find_classification(going_on) is None
+    assert find_classification(new) is not None
 
 
 # How unlike the training images they are
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_distances_are_told_once_features_are_there(run: Run, pictures: Path, tmp_path: Path) -> None:
     novelty = open_novelty(run, load_classifier(run))
     deque(novelty.features.fill(novelty.rows), maxlen=0)
     noise = encode(Image.fromarray(np.random.default_rng(0).integers(0, 2, (8, 8)).astype(np.uint8) * 255))
     write(pictures, {"noise.png": noise})
-    name = start_job(run, [str(pictures)], [], normalize=False)
+    name = start_classification(run, [str(pictures)], [], normalize=False)
     finish(name)
     rows = {Path(row["file"]).name: row for row in read_rows(name)}
     assert "distance" not in rows.pop("bad.png")
@@ -360,21 +365,22 @@ def test_distances_are_told_once_features_are_there(run: Run, pictures: Path, tm
     assert rows["noise.png"]["unlike"]
 
 
+@pytest.mark.processes
 def test_without_its_dataset_a_job_answers_without_distances(run: Run, pictures: Path, many: Path, launched) -> None:
     novelty = open_novelty(run, load_classifier(run))
     deque(novelty.features.fill(novelty.rows), maxlen=0)
     # Deleted while it is at work, and before.
-    name = start_job(run, [str(many)], [], normalize=True)
+    name = start_classification(run, [str(many)], [], normalize=True)
     wait_for_rows(name)
     shutil.rmtree(open_dataset("digits").folder)
     wait_until(lambda: "distance" not in read_rows(name)[-1])
-    cancel_job(name)
+    cancel_classification(name)
     assert finish(name).error is None
     rows = read_rows(name)
     assert "distance" in rows[0]
     assert all("label" in row for row in rows)
 
-    name = start_job(run, [str(pictures)], [], normalize=True)
+    name = start_classification(run, [str(pictures)], [], normalize=True)
     job = finish(name)
     assert (job.error, job.done) == (None, 13)
     assert not any("distance" in row for row in read_rows(name))
@@ -383,5 +389,5 @@ def test_without_its_dataset_a_job_answers_without_distances(run: Run, pictures:
 def test_a_folder_of_runs_that_cannot_be_made_is_said(run: Run, digits_data: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with folders(digits_data, tmp_path / "file"), pytest.raises(LoupeError) as refused:
-        start_job(run, [], [], normalize=True)
-    assert "file cannot be written (Not a directory)" in str(refused.value)
+        start_classification(run, [], [], normalize=True)
+    assert "file/.classified cannot be written (Not a directory)" in str(refused.value)

@@ -95,7 +95,7 @@ def test_exact_copies_come_first_at_no_distance(make_colours, copies: list[int])
 def test_images_that_were_held_back_are_never_among_them(digits: Dataset) -> None:
     run, _ = train_run(digits, validation_share=0.5)
     rows = training_rows(run, digits)
-    held_back = set(find_split(digits, run.recipe, "val")[1].tolist())
+    held_back = set(find_split(digits, run.read_recipe(), "val")[1].tolist())
     assert (len(held_back), len(rows), list(rows)) == (718, 719, sorted(set(range(1437)) - held_back))
     features = training_features(load_classifier(run), digits)
     assert sum(features.fill(np.arange(1437))) == 1437  # all are there, as for another run's sake

@@ -38,7 +38,7 @@ def plain_distances(run: Run, dataset: Dataset, images: np.ndarray) -> np.ndarra
 
 
 def held_back(run: Run, dataset: Dataset, split: str) -> np.ndarray:
-    stored_in, indices = find_split(dataset, run.recipe, split)
+    stored_in, indices = find_split(dataset, run.read_recipe(), split)
     return dataset.splits[stored_in].images[indices.numpy()]
 
 

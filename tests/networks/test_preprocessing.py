@@ -256,7 +256,7 @@ def test_rows_have_no_shape_of_an_image():
     assert Preprocessing.from_dict(json.loads(json.dumps(preprocessing.as_dict()))) == preprocessing
     assert not preprocessing.is_of_images
     with pytest.raises(LoupeError, match=r"^This model classifies rows of 3 numbers, not pictures\. Choose a run that"):
-        preprocessing.image_shape  # noqa: B018
+        preprocessing.require_images()
 
 
 def test_every_scaling_of_a_recipe_is_there():

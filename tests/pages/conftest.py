@@ -2,11 +2,11 @@
 
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from processes import LaunchedProcess, ending_its_runs, folders, wait_until, watching_launches
+from processes import LaunchedProcess, ending_its_runs, folders, jobs_in_this_process, wait_until, watching_launches
 from streamlit.components.v2.component_manager import BidiComponentManager
 
 from engine.data.dataset import Dataset
@@ -26,6 +26,13 @@ def no_search_for_components() -> Iterator[None]:
 def main_module_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     """AppTest leaves the app in the place of the main module, and each process that is spawned would run it anew."""
     monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
+
+
+@pytest.fixture
+def execute_jobs() -> Iterator[Callable[[], None]]:
+    """Jobs that a page starts wait until this is called, and are executed in this process."""
+    with jobs_in_this_process() as execute:
+        yield execute
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ from screen import (
 from engine.data.dataset import Dataset
 from engine.evaluation.predictions import Predictions, load_predictions
 from engine.images.pictures import SUFFIXES
-from engine.inference.classify_job import cancel_job, find_job, jobs_root
+from engine.inference.classify_job import cancel_classification, find_classification, jobs_root
 from engine.runs.run import Run
 
 NO_PICTURE = "This is not a picture that can be read. Use PNG, JPEG, WebP, GIF, BMP or TIFF."
@@ -61,7 +61,7 @@ def table_of(app) -> pd.DataFrame:
 def end_of_job(app):
     """Wait until the job that the page has started is over, and look at the page again."""
     job = app.query_params["job"]
-    wait_until(lambda: not find_job(job).is_active)
+    wait_until(lambda: not find_classification(job).is_active)
     return show(app)
 
 
@@ -269,7 +269,7 @@ def test_many_pictures_are_classified_in_the_background(finished: Run, digits: D
     files = digit_images(digits, AT_ONCE + 5)
     app = upload(finished, files)
     assert not app.exception
-    job = find_job(app.query_params["job"])
+    job = find_classification(app.query_params["job"])
     assert job.request.run == finished.id
     end_of_job(app)
     assert table_of(app).file.tolist() == list(files)
@@ -280,7 +280,7 @@ def test_many_pictures_are_classified_in_the_background(finished: Run, digits: D
     assert f"### {expected.predicted[3]}" in words(app)
     click(app, "Classify others")
     assert "job" not in app.query_params
-    assert find_job(job.id) is None
+    assert find_classification(job.id) is None
     assert app.file_uploader
 
 
@@ -365,8 +365,8 @@ def test_a_job_that_goes_on_is_kept_in_reach_when_another_run_is_chosen(
         assert links(elsewhere)["See how far it is, or cancel it"] == ("classify", {"run": finished.id, "job": job})
         assert elsewhere.file_uploader or elsewhere.text_input
     finally:
-        cancel_job(job)
-        wait_until(lambda: not find_job(job).is_active)
+        cancel_classification(job)
+        wait_until(lambda: not find_classification(job).is_active)
 
 
 @pytest.mark.parametrize("job", ["nope", "../..", "..", "a/b", "x" * 300])

@@ -237,7 +237,7 @@ def test_runs_are_compared_on_validation_images_where_there_is_no_test(finished:
     for run in (finished, other):
         run.predictions("test").unlink()
     assert "no difference on 144 images" in words(compare(finished))
-    other.write_recipe(change(other.recipe, {"epochs": 3}))
+    other.write_recipe(change(other.read_recipe(), {"epochs": 3}))
     assert "no difference on 144 images" in words(compare(finished)), "another setting, the same images"
 
 

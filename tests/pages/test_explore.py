@@ -32,7 +32,7 @@ from sklearn.datasets import load_digits, make_blobs
 from engine.audit.inspection import DEFAULT_THRESHOLD, inspect
 from engine.base.text import format_bytes
 from engine.data.catalogue import CATALOGUE
-from engine.data.dataset import Dataset, Split, open_dataset, save_dataset
+from engine.data.dataset import Dataset, Split, open_dataset, prepared_names, save_dataset
 from engine.data.source_files import SourceFilesWriter, open_source_files, read_bad_files
 
 IMAGES, AVERAGE, SHAPE, COPIES, ODD, BAD = ("Images", "Average", "Shape", "Copies and leaks", "Odd ones", "Bad files")
@@ -111,20 +111,46 @@ def test_the_catalogue_has_ten_datasets_and_all_are_in_the_choice() -> None:
     assert choice.options == [source.title for source in CATALOGUE.values()]
 
 
-def test_the_digits_are_got_with_the_button() -> None:
+def test_the_digits_are_got_with_the_button(execute_jobs: Callable[[], None]) -> None:
     app = click(open_page("explore"), "Get Digits")
     assert not app.error
+    assert "Cancel" in buttons(app)
+    assert "Cancel" in buttons(open_page("explore")), "another tab sees it too"
+    assert "Preparing" in words(app)
+    execute_jobs()
+    show(app)
     assert not app.info
     assert "**1,437 train images and 360 test images** of 10 classes, 8 x 8 pixels, grey." in words(app)
     assert len(open_dataset("digits").splits["train"]) == 1437
 
 
-def test_the_blobs_are_got_with_the_button() -> None:
+def test_getting_a_dataset_can_be_cancelled(execute_jobs: Callable[[], None]) -> None:
+    app = click(click(open_page("explore"), "Get Digits"), "Cancel")
+    execute_jobs()
+    assert "Get Digits" in buttons(show(app))
+    assert not prepared_names()
+
+
+def test_the_blobs_are_got_with_the_button(execute_jobs: Callable[[], None]) -> None:
     app = click(open_page("explore", dataset="blobs"), "Get Blobs")
+    execute_jobs()
+    show(app)
     assert not app.error
     assert "**850 train rows and 150 test rows** of 3 classes, 4 numbers each." in words(app)
     assert "times the training rows of class" in words(app)
     assert links(app) == {"Train on this dataset": ("train", {"dataset": "blobs"})}
+
+
+def test_why_a_dataset_could_not_be_got_is_told(execute_jobs: Callable[[], None], tmp_path: Path) -> None:
+    files = tmp_path / "data" / "MNIST" / "raw"
+    files.mkdir(parents=True)
+    for name in CATALOGUE["mnist"].files:
+        (tmp_path / "data" / name).write_bytes(b"no images")
+    app = click(open_page("explore", dataset="mnist"), "Get MNIST")
+    execute_jobs()
+    (error,) = errors(show(app))
+    assert "train-images-idx3-ubyte" in error
+    assert button(app, "Get MNIST")
 
 
 def test_a_dataset_that_cannot_be_got_is_told(tmp_path: Path) -> None:

@@ -93,9 +93,9 @@ def test_a_row_opens_no_other_run_when_a_new_one_has_moved_the_rows(finished: Ru
 def test_the_quick_start_trains(launches) -> None:
     app = click(open_page(), "Train on the digits")
     (run,) = list_runs()
-    assert run.recipe.name == "digits-quick"
-    assert run.recipe.dataset == "digits"
-    assert run.recipe.epochs == RECIPES["digits-quick"].epochs
+    assert run.read_recipe().name == "digits-quick"
+    assert run.read_recipe().dataset == "digits"
+    assert run.read_recipe().epochs == RECIPES["digits-quick"].epochs
     assert title(app) == "Train"
     assert app.query_params == {"run": run.id, "then": "gallery"}
     assert run.id in words(app)

@@ -186,7 +186,7 @@ def test_the_twelve_nearest_training_images_are_shown(finished: Run, predictions
     row = int(np.flatnonzero(~predictions.correct)[0])
     classifier = load_classifier(finished)
     train, test = digits.splits["train"], digits.splits["test"]
-    trained_on = np.sort(find_split(digits, finished.recipe, "train")[1].numpy())
+    trained_on = np.sort(find_split(digits, finished.read_recipe(), "train")[1].numpy())
     everything = np.concatenate([train.images[trained_on], test.images[predictions.indices[[row]]]])
     features = classifier.extractor.features(classifier_input(everything)).numpy()
     distances = np.linalg.norm(features[:-1] - features[-1], axis=1)
@@ -220,7 +220,7 @@ def test_a_click_on_a_training_image_shows_it_large(finished: Run, predictions: 
 def test_an_exact_copy_comes_first_at_a_distance_of_0(finished: Run) -> None:
     """It is put into the training split; of what is held back for validation none is shown."""
     dataset = copy_into_train(finished, np.arange(50))
-    trained_on = set(find_split(dataset, finished.recipe, "train")[1].tolist())
+    trained_on = set(find_split(dataset, finished.read_recipe(), "train")[1].tolist())
     copied = next(row for row in range(50) if row in trained_on)
     held_back = next(row for row in range(50) if row not in trained_on)
     first = tiles(gallery(finished, copied, show="all"), NEAREST)[0]

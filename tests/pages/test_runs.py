@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from damage import DAMAGE, copy_of, die_at_once, die_in_training, fail
 from screen import button, buttons, click, errors, links, open_page, select_rows, show, title, words
@@ -48,6 +50,14 @@ def test_runs_that_go_on_are_listed_as_such(finished: Run) -> None:
     die_in_training(finished)
     with finished.lock():
         assert open_page("runs").dataframe[0].value.status.tolist() == ["running"]
+
+
+def test_a_recipe_that_was_changed_is_listed_as_it_is_now(finished: Run) -> None:
+    assert open_page("runs").dataframe[0].value.recipe.tolist() == ["digits-quick"]
+    finished.write_recipe(replace(finished.read_recipe(), name="mine"))
+    assert open_page("runs").dataframe[0].value.recipe.tolist() == ["mine"]
+    (finished.path / "recipe.json").write_text("{")
+    assert open_page("runs").dataframe[0].value.status.tolist() == ["damaged"]
 
 
 @pytest.mark.parametrize(("rows", "enabled"), [((), []), ((1,), [0, 1, 3, 4]), ((0, 2), [2, 4]), ((0, 1, 2), [4])])

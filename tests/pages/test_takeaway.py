@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +10,13 @@ import pandas as pd
 import pytest
 from damage import answer_at_random, change_predictions
 from picture_files import files_of, import_pictures, pngs, write
-from screen import buttons, click, download, errors, open_page, words
+from screen import buttons, click, download, errors, open_page, show, words
 from sklearn import metrics
 
 from engine.commands.main import main
 from engine.data.dataset import Dataset
 from engine.evaluation.predictions import Predictions, load_predictions
-from engine.export.kept import find_cached_export
+from engine.export.export_job import find_cached_export
 from engine.runs.run import Run
 
 SCRIPT = "Training script"
@@ -127,26 +128,37 @@ def test_rows_can_be_taken_away(blobs: Run) -> None:
 # The model
 
 
-def test_a_model_is_exported_proved_and_offered(finished: Run) -> None:
+def test_a_model_is_exported_proved_and_offered(finished: Run, execute_jobs: Callable[[], None]) -> None:
     app = take_away(finished)
     assert buttons(app) == ["Export as ONNX", "Export as PyTorch"]
     click(app, "Export as ONNX")
     assert not app.error
-    assert buttons(app) == ["Export as PyTorch"]
+    assert "Getting ready: this takes some seconds" in words(app)
+    # Another who looks sees it too.
+    assert buttons(app) == buttons(take_away(finished)) == ["Cancel", "Export as PyTorch"]
+    execute_jobs()
+    assert buttons(show(app)) == ["Export as PyTorch"]
     kept = find_cached_export(finished, "onnx")
     assert kept
     assert "On 100 test images of digits, and on " in words(app)
     assert "0 of 1" in kept.proof.in_words()
     assert any(each.label.startswith("ONNX, ") for each in app.main.get("download_button"))
-    # Another who looks is offered the same.
     assert buttons(take_away(finished)) == ["Export as PyTorch"]
 
 
-def test_why_a_model_cannot_be_exported_is_told(finished: Run) -> None:
+def test_an_export_can_be_cancelled(finished: Run, execute_jobs: Callable[[], None]) -> None:
+    app = click(click(take_away(finished), "Export as ONNX"), "Cancel")
+    assert buttons(app) == ["Export as ONNX", "Export as PyTorch"]
+    execute_jobs()
+    assert find_cached_export(finished, "onnx") is None
+
+
+def test_why_a_model_cannot_be_exported_is_told(finished: Run, execute_jobs: Callable[[], None]) -> None:
     app = take_away(finished)
     finished.weights.write_bytes(b"damaged")
     click(app, "Export as ONNX")
-    (error,) = errors(app)
+    execute_jobs()
+    (error,) = errors(show(app))
     assert error.startswith(f"weights.safetensors of the run {finished.id} cannot be used")
     assert "Export as ONNX" in buttons(app)
 

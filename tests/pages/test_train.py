@@ -219,11 +219,11 @@ def test_a_training_is_started_as_it_was_set(launches) -> None:
         field(app, "digits-quick", name).set_value(value)
     click(app, "Start training")
     (run,) = list_runs()
-    written = {name: value for name, value in run.recipe.as_dict().items() if name != "precision"}
+    written = {name: value for name, value in run.read_recipe().as_dict().items() if name != "precision"}
     expected = change(find_recipe("digits-quick"), changes).as_dict()
     assert written == {name: value for name, value in expected.items() if name != "precision"}
     assert run.status() in ACTIVE
-    assert app.query_params == {"run": run.id, "dataset": run.recipe.dataset}
+    assert app.query_params == {"run": run.id, "dataset": run.read_recipe().dataset}
     assert f"**{run.id}** · " in words(app)
     assert button(app, "Stop")
 
@@ -293,7 +293,7 @@ def test_a_finished_run_is_trained_further(finished: Run, launches) -> None:
     assert "5 of 5 epochs finished." in words(app)
     history = finished.history()
     assert [epoch.epoch for epoch in history.epochs] == [1, 2, 3, 4, 5]
-    assert open_run(finished.id).recipe.epochs == 5
+    assert open_run(finished.id).read_recipe().epochs == 5
 
 
 def test_a_run_that_has_no_checkpoint_cannot_be_trained_further(finished: Run) -> None:

@@ -248,8 +248,8 @@ def stopped_half_way(recipe: Recipe) -> Run:
     run.request_stop()
     wait_until(lambda: run.status() not in ACTIVE)
     assert run.status() == "stopped"
-    run.write_recipe(change(run.recipe, {"epochs": len(run.history().epochs) + 3}))
-    return Run(run.path)
+    run.write_recipe(change(run.read_recipe(), {"epochs": len(run.history().epochs) + 3}))
+    return run
 
 
 @pytest.mark.parametrize("way", ["stopped", "finished"])
@@ -260,7 +260,7 @@ def test_a_run_that_was_restored_ends_as_the_original_does(
     here, there = tmp_path / "runs", tmp_path / "there" / "runs"
     with ending_its_runs(data, here), ending_its_runs(data, there):
         if way == "stopped":
-            original = stopped_half_way(trained.recipe)
+            original = stopped_half_way(trained.read_recipe())
             left = original.history().position.step
         else:
             shutil.copytree(trained.path, here / trained.id)

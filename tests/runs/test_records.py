@@ -57,6 +57,7 @@ EXAMPLES = [
     Finished(**ENDED),
     Stopped(**ENDED),
     Cancelled(),
+    Failed("A sentence.", "memory"),
     Failed("A sentence.\nAnother\u2028one\r\n"),
 ]
 
@@ -94,6 +95,20 @@ def test_a_field_that_an_older_loupe_did_not_write_has_its_default(record):
     del line["memory_mb"]
     assert from_line(json.dumps(line)) == record
     assert from_line(json.dumps(line | {"memory_mb": "much"})) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        ("The loss was no longer a finite number at step 3: training has diverged. Start again.", "diverged"),
+        ("The disk that holds /runs is full. Free some space and try again.", ""),
+    ],
+)
+def test_a_failure_that_was_written_without_a_kind_is_read_with_what_its_sentence_says(error, kind):
+    assert from_line(json.dumps({"record": "failed", "time": 1.0, "error": error})) == Failed(error, kind)
+    # What is written is not second-guessed.
+    assert from_line(json.dumps({"record": "failed", "error": error, "kind": "memory"})) == Failed(error, "memory")
+    assert from_line(json.dumps({"record": "failed", "error": 3})) is None
 
 
 @pytest.mark.parametrize("key", ["step", "train_loss", "record"])

@@ -96,9 +96,9 @@ def test_runs_of_the_same_second_have_ids_of_their_own() -> None:
 def test_a_recipe_comes_back_as_it_was_written() -> None:
     recipe = Recipe(name="mine", learning_rate=1 / 3, nesterov=True, epochs=7, scaling="half", validation_share=0.1)
     run = create_run(recipe)
-    assert Run(run.path).recipe == recipe
+    assert run.read_recipe() == recipe
     run.write_recipe(replace(recipe, threads=3))
-    assert Run(run.path).recipe.threads == 3
+    assert run.read_recipe().threads == 3
     assert [path.name for path in run.path.iterdir()] == ["recipe.json"]
 
 
@@ -148,7 +148,7 @@ def test_a_run_without_its_recipe_is_refused() -> None:
     run = create_run(Recipe())
     (run.path / "recipe.json").unlink()
     with pytest.raises(LoupeError, match=r"has no recipe\.json"):
-        Run(run.path).recipe  # noqa: B018
+        run.read_recipe()
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_a_damaged_recipe_is_refused_with_the_reason(text: str, reason: str) -> 
     run = create_run(Recipe())
     (run.path / "recipe.json").write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(LoupeError, match=reason) as raised:
-        Run(run.path).recipe  # noqa: B018
+        run.read_recipe()
     assert str(raised.value).startswith(f"recipe.json of the run {run.id} cannot be used (")
     assert str(raised.value).endswith("). Restore that file, or delete the run.")
 
@@ -463,7 +463,7 @@ def test_a_finished_run_is_resumed_for_more_epochs_alone(epochs: int | None, rea
     run = logged(STARTED, epoch(1), epoch(2), epoch(3), Finished(*ENDED))
     if epochs == 10_001:
         run.checkpoint.touch()
-    assert run.recipe.epochs == 5
+    assert run.read_recipe().epochs == 5
     assert_not_resumed(run, epochs, reason)
 
 
@@ -497,7 +497,7 @@ def test_a_run_with_a_damaged_recipe_is_not_resumed() -> None:
     run.checkpoint.touch()
     (run.path / "recipe.json").write_text("{")
     with pytest.raises(LoupeError, match=r"recipe\.json"):
-        runs.resume(Run(run.path))
+        runs.resume(run)
     assert run.status() == "stopped"
 
 

@@ -5,6 +5,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from processes import python
+from safetensors.torch import load_file
 from torchvision import models
 
 from engine.base.errors import LoupeError
@@ -24,7 +26,7 @@ from engine.networks.models import build_model, head_path
 from engine.networks.preprocessing import FIXED, Preprocessing
 from engine.recipes.backbones import BACKBONES
 from engine.recipes.recipe import Recipe
-from engine.runs.run import Run, create_run, is_file
+from engine.runs.run import Run, create_run, delete_run, require_sources
 from engine.training.pretrained import (
     UNUSED,
     downloaded_file,
@@ -497,7 +499,7 @@ def test_a_run_whose_file_is_damaged_is_refused(colours: Dataset) -> None:
         preprocessing_of(Recipe(dataset="colours", model="convnet", weights=run.id), colours)
 
 
-@pytest.mark.parametrize("name", ["nope", "ImageNet", "weights.onnx", "../runs", ""])
+@pytest.mark.parametrize("name", ["nope", "ImageNet", "weights.onnx", ""])
 def test_a_name_of_nothing_is_answered_with_what_may_stand_there(colours: Dataset, name: str) -> None:
     with pytest.raises(LoupeError) as refused:
         preprocessing_of(Recipe(dataset="colours", weights=name), colours)
@@ -529,8 +531,30 @@ def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
         load_pretrained(build_model("mlp", (4,), 3), Recipe(model="mlp", weights=str(tmp_path / "mine.pth")))
 
 
-def test_a_file_is_told_by_its_ending() -> None:
-    for name in ("a.pth", "~/b.safetensors", "/x/c.pt", "d.bin", "e.ckpt"):
-        assert is_file(name)
-    for name in ("none", "imagenet", "20260101-120000-digits-quick", "a.pth.txt", "pth"):
-        assert not is_file(name)
+def test_a_file_may_have_any_name_if_its_folder_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs, ours = (build_model("mlp", (12, 10, 3), 3) for _ in range(2))
+    torch.save(theirs.state_dict(), tmp_path / "mine")
+    monkeypatch.chdir(tmp_path)
+    assert load_pretrained(ours, Recipe(model="mlp", weights="./mine"))
+    assert all(torch.equal(value, theirs.state_dict()[name]) for name, value in ours.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["mine.pt", "20260101-120000-mine.safetensors"])
+def test_a_run_may_be_called_like_a_file(colours: Dataset, name: str) -> None:
+    run = earlier_run(Recipe(model="mlp"), OF_COLOURS)
+    theirs = load_file(run.weights)
+    renamed = Run(run.path.rename(run.path.with_name(name)))
+    recipe = Recipe(dataset="colours", model="mlp", weights=name)
+    require_sources(recipe)
+    assert earlier_preprocessing(recipe) == OF_COLOURS
+    for named in (name, str(renamed.path)):
+        ours = build_model("mlp", OF_COLOURS.model_shape, len(OF_COLOURS.classes))
+        assert load_pretrained(ours, replace(recipe, weights=named)).startswith(f"4 tensors of the run {name} were")
+        assert all(torch.equal(value, theirs[tensor]) for tensor, value in ours.state_dict().items())
+    delete_run(renamed)
+    with pytest.raises(LoupeError) as refused:
+        require_sources(recipe)
+    assert str(refused.value) == (
+        f"weights is {name!r}, but there is no such file, nor a run of that name. It must be none, imagenet, the name "
+        "of an earlier run, or a file (.pth, .pt, .bin, .ckpt, .safetensors): give the whole path of one."
+    )

@@ -193,7 +193,7 @@ def test_predictions_by_features_are_those_of_the_whole_network(
     with folders(frozen_data, run.path.parent):
         dataset = open_dataset("photographs")
     for split in ("val", "test"):
-        stored, indices = find_split(dataset, run.recipe, split)
+        stored, indices = find_split(dataset, run.read_recipe(), split)
         answers = np.concatenate(list(load_classifier(run).probabilities(dataset.splits[stored].images, indices)))
         predictions = load_predictions(run.predictions(split))
         np.testing.assert_array_equal(predictions.indices, indices)
@@ -688,9 +688,8 @@ def test_a_run_does_not_need_the_one_that_it_started_from_any_more(digits: Datas
     in_one_go = executed(chosen)
     run = executed(change(chosen, {"epochs": 2}))
     delete_run(earlier)
-    run.write_recipe(change(run.recipe, {"epochs": 3}))
-    execute(Run(run.path))
-    run = Run(run.path)
+    run.write_recipe(change(run.read_recipe(), {"epochs": 3}))
+    execute(run)
     assert run.status() == "finished"
     assert differences(run, in_one_go) == []
     high = open_dataset("high")
@@ -883,6 +882,6 @@ def test_a_run_whose_features_find_no_room_fails_and_goes_on_once_there_is_some(
     assert run.history().last.error.startswith(f"{folder} cannot be written (File too large). ")
     assert run.output.read_bytes() == b""
     assert not run.weights.exists()
-    execute(Run(run.path))
+    execute(run)
     assert run.status() == "finished"
     assert extracted(run) == 424

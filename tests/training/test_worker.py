@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import pickle
@@ -177,7 +178,7 @@ def test_a_run_is_trained_to_its_end(queue: Queue, digits: Dataset) -> None:
 
 
 def test_a_run_says_what_it_trains_and_on_what(queue: Queue, digits: Dataset) -> None:
-    recipe, started = queue.second.recipe, queue.second.history().started
+    recipe, started = queue.second.read_recipe(), queue.second.history().started
     assert asdict(started) == {
         "dataset": "digits",
         "fingerprint": digits.fingerprint,
@@ -335,9 +336,9 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(killed: Killed, digits: D
 
 def assert_it_ended_as_one_in_one_go(run: Run, dataset: Dataset) -> None:
     """Train the run's recipe here without a break, and hold its log, checkpoint and weights against that."""
-    tuning.apply_settings(run.recipe)
+    tuning.apply_settings(run.read_recipe())
     try:
-        training = Training(run.recipe, dataset, CPU)
+        training = Training(run.read_recipe(), dataset, CPU)
         records = [record for record in fit(training, dataset) if record]
     finally:
         torch.backends.mkldnn.set_flags(True)
@@ -372,9 +373,8 @@ def test_a_finished_run_that_is_made_longer_ends_as_one_of_that_length(digits: D
         assert [epoch.epoch for epoch in run.history().epochs] == [1, 2]
         runs.resume(run, 4)
         wait_until(lambda: has_ended(run))
-    run = Run(run.path)
     assert run.status() == "finished"
-    assert run.history().ended.epochs == run.recipe.epochs == 4
+    assert run.history().ended.epochs == run.read_recipe().epochs == 4
     assert run.history().ended.kept == "epoch 4, the last"
     assert [epoch.epoch for epoch in run.history().epochs] == [1, 2, 3, 4]
     assert records_of(run).count("resumed") == 1
@@ -470,6 +470,7 @@ def test_a_dataset_with_a_file_missing_fails_in_a_sentence(mlp: Recipe, tmp_path
     run = executed(mlp)
     assert run.status() == "failed"
     assert run.history().last.error.startswith("The prepared dataset digits is damaged (")
+    assert run.history().last.kind == "mendable"
     assert "\n" not in run.history().last.error
 
 
@@ -478,10 +479,40 @@ def test_an_unexpected_error_fails_in_a_sentence_and_is_printed_whole(mlp: Recip
     (run.path.parent / ".cpu.lock").mkdir()  # in the way of the lock of the device
     execute(run)
     error = run.history().last.error
+    assert run.history().last.kind == "unexpected"
     assert error.startswith("Training ended with an error that Loupe did not expect: ")
     assert error.endswith(f"The whole of it is in {run.output}.")
     assert "Traceback" not in run.log.read_text()
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_what_others_keep_in_its_directory_stays_and_what_a_killed_process_left_goes(mlp: Recipe) -> None:
+    run = create_run(mlp)
+    (run.path / ".ipynb_checkpoints").mkdir()
+    (run.path / ".ipynb_checkpoints" / "recipe-checkpoint.json").write_text("{}")
+    (run.path / ".recipe.json.swp").write_text("an editor's")
+    (run.path / ".weights.safetensors.4711-140223").write_text("half of it")
+    execute(run)
+    assert run.status() == "finished"
+    hidden = sorted(str(path.relative_to(run.path)) for path in run.path.rglob("*") if "/." in str(path))
+    assert hidden == [".ipynb_checkpoints", ".ipynb_checkpoints/recipe-checkpoint.json", ".recipe.json.swp"]
+
+
+def test_a_directory_that_cannot_be_cleared_fails_in_a_sentence(mlp: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = create_run(mlp)
+    left = run.path / ".recipe.json.4711-140223"
+    left.write_text("half of it")
+    unlink = Path.unlink
+
+    def refusing(path: Path, missing_ok: bool = False) -> None:  # as a file system that is read-only
+        if path == left:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refusing)
+    execute(run)
+    assert run.status() == "failed"
+    assert run.history().last.error.startswith(f"{run.path} cannot be written (Read-only file system). ")
 
 
 def test_divergence_is_told_in_a_sentence_whichever_step_it_comes_in(mlp: Recipe) -> None:
@@ -491,7 +522,7 @@ def test_divergence_is_told_in_a_sentence_whichever_step_it_comes_in(mlp: Recipe
     assert isinstance(ends[0], Finished)
     assert isinstance(ends[-1], Failed)
     for end in ends:
-        assert isinstance(end, Finished) or "diverged" in end.error
+        assert isinstance(end, Finished) or ("diverged" in end.error and end.kind == "diverged")
 
 
 def test_predictions_of_older_weights_go_when_a_run_goes_on(mlp: Recipe) -> None:
@@ -509,8 +540,7 @@ def test_a_run_that_keeps_the_best_is_evaluated_with_the_best(mlp: Recipe) -> No
     state = torch.load(run.checkpoint, weights_only=True)
     state["model"]["3.weight"].neg_()  # so that the second epoch cannot be the best
     torch.save(state, run.checkpoint)
-    run.write_recipe(change(run.recipe, {"epochs": 2}))
-    run = Run(run.path)
+    run.write_recipe(change(run.read_recipe(), {"epochs": 2}))
     execute(run)
     ended, (first, second) = run.history().ended, run.history().epochs
     assert second.val_accuracy < first.val_accuracy
@@ -576,6 +606,7 @@ def test_too_little_memory_is_told_with_a_way_out(make_colours, batch_size: int,
         _, printed = process.communicate()
     assert (process.returncode, printed) == (0, "")
     assert run.status() == "failed"
+    assert run.history().last.kind == "memory"
     assert run.history().last.error == (
         f"Memory was not enough for a step of training. {way_out}, or end other programs that use much of it."
     )
@@ -588,7 +619,7 @@ def test_a_checkpoint_that_the_disk_has_no_room_for_leaves_the_old_one_whole(
 ) -> None:
     run = executed(mlp)
     before = {path.name: path.read_bytes() for path in (run.checkpoint, run.weights)}
-    longer = Training(change(run.recipe, {"epochs": 2}), digits, CPU)
+    longer = Training(change(run.read_recipe(), {"epochs": 2}), digits, CPU)
     restore(run, longer, digits)
     next(fit(longer, digits))
     with files_limited_to(int(share * run.checkpoint.stat().st_size)), pytest.raises(LoupeError) as raised:
@@ -614,13 +645,13 @@ def test_a_run_whose_checkpoint_finds_no_room_fails_and_goes_on_once_there_is_so
 ) -> None:
     run = executed(mlp)
     before = run.checkpoint.read_bytes(), run.weights.read_bytes()
-    run.write_recipe(change(run.recipe, {"epochs": 2}))
+    run.write_recipe(change(run.read_recipe(), {"epochs": 2}))
     assert execute_with_small_files(run, limit=50_000) == 0
     assert records_of(run)[-5:] == ["preparing", "resumed", "started", "epoch", "failed"]
     assert run.history().last.error.startswith(f"{run.path} cannot be written (File too large). ")
     assert run.output.read_bytes() == b""
     assert (run.checkpoint.read_bytes(), run.weights.read_bytes()) == before
-    assert_it_goes_on_to_its_end(Run(run.path), digits)
+    assert_it_goes_on_to_its_end(run, digits)
 
 
 def assert_it_goes_on_to_its_end(run: Run, dataset: Dataset) -> None:
@@ -632,7 +663,7 @@ def assert_it_goes_on_to_its_end(run: Run, dataset: Dataset) -> None:
 
 def test_a_run_whose_log_finds_no_room_ends_with_a_sentence_in_its_output(mlp: Recipe, digits: Dataset) -> None:
     run = executed(mlp)
-    run.write_recipe(change(run.recipe, {"epochs": 2}))
+    run.write_recipe(change(run.read_recipe(), {"epochs": 2}))
     # Of the files that are written the log becomes the largest: a few records fit in, and those of the end do not.
     line = to_line(Preparing(0, 0))
     with run.log.open("a") as log:
@@ -643,7 +674,7 @@ def test_a_run_whose_log_finds_no_room_ends_with_a_sentence_in_its_output(mlp: R
     history = run.history()
     assert run.status(history) == "died"
     assert said in run.explain(history)
-    assert_it_goes_on_to_its_end(Run(run.path), digits)
+    assert_it_goes_on_to_its_end(run, digits)
 
 
 # Checkpoints
@@ -676,7 +707,7 @@ def checkpointed(mlp: Recipe, digits: Dataset) -> tuple[Run, Training]:
 
 def test_a_checkpoint_comes_back(checkpointed: tuple[Run, Training], digits: Dataset) -> None:
     run, training = checkpointed
-    other = Training(run.recipe, digits, CPU)
+    other = Training(run.read_recipe(), digits, CPU)
     restore(run, other, digits)
     assert other.step == 1
     for name, value in training.model.state_dict().items():

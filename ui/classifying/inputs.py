@@ -15,6 +15,7 @@ from ui.clipboard import paste_into
 from ui.drawing_pad import drawing_pad
 from ui.importing import as_path
 from ui.state import choose_view, link, whole_number
+from ui.tables import recipe_of
 from ui.wording import plain, show_problem
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def _take_files(run: Run, start: Callable[..., None]) -> list[Given]:
             "The middle of each picture is cut out in the shape of the training images and resized. "
             "A picture is recognised best when it looks like those."
         )
-        link("explore", "See what the training images look like", dataset=run.recipe.dataset)
+        link("explore", "See what the training images look like", dataset=recipe_of(run).dataset)
         return []
     if len(files) > AT_ONCE or any(file.name.lower().endswith(".zip") for file in files):
         st.session_state["pictures handed over"] = st.session_state.get("pictures handed over", 0) + 1
@@ -124,14 +125,14 @@ def _take_drawing(preprocessing: "Preprocessing") -> list[Given]:
 
 
 def _take_test_images(run: Run) -> list[Given]:
-    if not is_prepared(run.recipe.dataset):
+    name = recipe_of(run).dataset
+    if not is_prepared(name):
         show_problem(
-            f"The dataset {run.recipe.dataset} is not here any more. Get or import it again on the Explore page, or "
-            "classify files."
+            f"The dataset {name} is not here any more. Get or import it again on the Explore page, or classify files."
         )
         return []
     try:
-        dataset = open_dataset(run.recipe.dataset)
+        dataset = open_dataset(name)
     except LoupeError as error:
         show_problem(error)
         return []

@@ -1,44 +1,47 @@
 """Many pictures that are classified in the background: how far it is, and the answers."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import streamlit as st
 
 from engine.base.text import format_duration, pluralize
-from engine.inference.classify_job import Job, cancel_job, delete_job, find_job, read_rows
+from engine.inference.classify_job import (
+    Classification,
+    cancel_classification,
+    delete_classification,
+    find_classification,
+    read_rows,
+)
+from ui.jobs import Work, watch
 from ui.wording import plain, show_problem
 
-POLL_SECONDS = 0.5
 
-
-def show_progress(job: Job) -> None:
+def show_progress(job: Classification) -> None:
     """Show how far a job is, until it ends."""
-    st.fragment(_panel, run_every=POLL_SECONDS)(job.id)
+    cancel = partial(cancel_classification, job.id)
+    watch(partial(_look, job.id), cancel, "cancel-classification", "Keeps the answers so far.")
 
 
-def _panel(name: str) -> None:
-    job = find_job(name)
+def _look(name: str) -> Work | None:
+    job = find_classification(name)
     if job is None or not job.is_active:
-        st.rerun()
-    with st.container(border=True):
-        heading, button = st.columns([4, 1], vertical_alignment="center")
-        heading.markdown(f"**Classifying** {_what(job)}")
-        button.button("Cancel", icon=":material/close:", on_click=cancel_job, args=(name,), width="stretch")
-        if not job.total:
-            st.progress(0.0, text="Counting pictures")
-        elif not job.done:
-            st.progress(0.0, text=f"Loading the model, then {pluralize(job.total, 'picture')}")
-        else:
-            left = f", {format_duration(job.seconds_left)} left" if job.seconds_left is not None else ""
-            st.progress(min(job.done / job.total, 1.0), text=f"{job.done:,} of {pluralize(job.total, 'picture')}{left}")
+        return None
+    title = f"**Classifying** {_what(job)}"
+    if not job.total:
+        return Work(title, "Counting pictures")
+    if not job.done:
+        return Work(title, f"Loading the model, then {pluralize(job.total, 'picture')}")
+    left = f", {format_duration(job.seconds_left)} left" if job.seconds_left is not None else ""
+    return Work(title, f"{job.done:,} of {pluralize(job.total, 'picture')}{left}", job.done / job.total)
 
 
-def _what(job: Job) -> str:
+def _what(job: Classification) -> str:
     names = [name for _, name in job.request.paths]
     return plain(names[0]) if len(names) == 1 else f"{len(names):,} files"
 
 
-def show_end(job: Job, rows: Sequence[dict]) -> None:
+def show_end(job: Classification, rows: Sequence[dict]) -> None:
     """Say how a job ended, and offer to go on with others."""
     left, right = st.columns([4, 1], vertical_alignment="center")
     bad = sum("error" in row for row in rows)
@@ -57,7 +60,7 @@ def show_end(job: Job, rows: Sequence[dict]) -> None:
 
 
 def _leave(job: str) -> None:
-    delete_job(job)
+    delete_classification(job)
     st.query_params.pop("job", None)
 
 

@@ -20,7 +20,7 @@ from engine.evaluation.predictions import Predictions
 from engine.runs.run import Run
 from ui.charts import MODE_BAR, first_colours, ink, picture_config, style
 from ui.state import link, share, tie
-from ui.tables import predictions_of, state_of
+from ui.tables import predictions_of, recipe_of, state_of
 from ui.wording import show_problem
 
 THRESHOLD = 0.9
@@ -36,7 +36,7 @@ def show_certainty(run: Run, predictions: Predictions) -> None:
 
 def _show_reliability(run: Run, predictions: Predictions) -> None:
     """Compare confidence to accuracy, as it is and at the temperature that fits the validation images."""
-    item = item_of(run.recipe.dataset)
+    item = item_of(recipe_of(run).dataset)
     st.subheader("Is its confidence to be trusted?")
     error = expected_calibration_error(predictions)
     mean = float(predictions.confidence.mean())
@@ -66,7 +66,7 @@ def _show_reliability(run: Run, predictions: Predictions) -> None:
 
 def _temperature(run: Run, predictions: Predictions) -> float | None:
     """Return the temperature that fits a run's validation images; where there is none, say why."""
-    path, item = run.predictions("val"), item_of(run.recipe.dataset)
+    path, item = run.predictions("val"), item_of(recipe_of(run).dataset)
     if predictions.split == "val":
         st.caption(
             f"No temperature can be fitted: the validation {item}s, which it takes, are those of this evaluation. "
@@ -101,7 +101,7 @@ def _fitted(run: str, state: tuple[int, int], _predictions: Predictions) -> floa
 
 def _show_coverage(run: Run, predictions: Predictions) -> None:
     """Show what is left, and how much of it is right, when only the sure answers are given."""
-    item = item_of(run.recipe.dataset)
+    item = item_of(recipe_of(run).dataset)
     st.subheader("What if it answered only when sure?")
     threshold = st.slider(
         "Answer only above a confidence of",

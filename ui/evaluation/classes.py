@@ -24,7 +24,7 @@ from ui.charts import (
     style,
 )
 from ui.state import go as go_to
-from ui.tables import published_score
+from ui.tables import published_score, recipe_of
 
 MANY = 20
 SCORES = {
@@ -36,7 +36,7 @@ SCORES = {
 
 def show_classes(run: Run, predictions: Predictions, result: dict) -> None:
     """Show the scores of each class; a click on a bar or a row opens the gallery on its images."""
-    item, per_class = item_of(run.recipe.dataset), result["per_class"]
+    item, per_class = item_of(recipe_of(run).dataset), result["per_class"]
     clicks = st.session_state.setdefault("class_clicks", 0)
     event = st.plotly_chart(
         recall_bars(per_class),
@@ -70,7 +70,7 @@ def show_classes(run: Run, predictions: Predictions, result: dict) -> None:
 def _table(run: Run, per_class: list[dict], item: str) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Make the table of scores in percent, with what was published beside one's own, and its columns' titles."""
     table = pd.DataFrame(per_class)
-    theirs = (published(run.recipe) or {}).get("per_class", {})
+    theirs = (published(recipe_of(run)) or {}).get("per_class", {})
     number = st.column_config.NumberColumn
     titles: dict[str, Any] = {"class": "Class"}
     for score, (name, about) in SCORES.items():

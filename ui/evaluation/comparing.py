@@ -16,7 +16,7 @@ from ui.contact_sheet import Tile, contact_sheet
 from ui.pictures import open_pictures, picture_of, taken
 from ui.state import go as go_to
 from ui.state import link
-from ui.tables import label, predictions_of
+from ui.tables import label, predictions_of, recipe_of
 from ui.wording import plain, show_problem
 
 PAGE = 36
@@ -32,7 +32,7 @@ def show_comparison(run: Run, predictions: Predictions) -> None:
     except LoupeError as error:
         show_problem(error)
         return
-    item = item_of(run.recipe.dataset)
+    item = item_of(recipe_of(run).dataset)
     name = plain(label(other.id))
     _show_difference(comparison, predictions, others, name, item)
     if not len(comparison.fixed) and not len(comparison.broken):
@@ -59,10 +59,11 @@ def show_comparison(run: Run, predictions: Predictions) -> None:
 
 def _choose_other(run: Run, predictions: Predictions) -> Run | None:
     """Let the person choose another run of the same dataset that has answers for the same split."""
+    dataset = recipe_of(run).dataset
     others = []
     for each in list_runs():
         try:
-            same = each.recipe.dataset == run.recipe.dataset
+            same = recipe_of(each).dataset == dataset
         except LoupeError:  # damaged
             continue
         if same and each.id != run.id and each.predictions(predictions.split).exists():
@@ -77,11 +78,11 @@ def _choose_other(run: Run, predictions: Predictions) -> Run | None:
             show_problem(error)
     if not others:
         st.info(
-            f"There is no other evaluated run on {plain(run.recipe.dataset)}. Train a second one, with another setting "
-            "or another model, to compare the two image by image.",
+            f"There is no other evaluated run on {plain(dataset)}. Train a second one, with another setting or another "
+            "model, to compare the two image by image.",
             icon=":material/info:",
         )
-        link("train", "Train another", dataset=run.recipe.dataset)
+        link("train", "Train another", dataset=dataset)
         return None
     # Streamlit's binding to the URL would write what is shown of a run, not its id.
     chosen = st.selectbox(

@@ -14,6 +14,7 @@ from ui.contact_sheet import contact_sheet
 from ui.evaluation.matrix import MISTAKES, MODES, confusion_grid
 from ui.pictures import open_pictures, tile_of
 from ui.state import choose_view, go, link, one_of, tie
+from ui.tables import recipe_of
 from ui.wording import plain
 
 # With more classes than this the matrix has the whole width of the page.
@@ -44,7 +45,7 @@ def _show_matrix(run: Run, predictions: Predictions) -> None:
             **tie("similar", False, lambda text: bool(one_of(("True",))(text))),
         )
     matrix = confusion_matrix(predictions)
-    items = f"{item_of(run.recipe.dataset)}s"
+    items = f"{item_of(recipe_of(run).dataset)}s"
     order = order_by_confusion(matrix) if sort else np.arange(len(matrix))
     picked = confusion_grid(matrix, predictions.classes, mode=mode, order=order, what=items, key=f"matrix-{run.id}")
     if picked is not None:
@@ -56,7 +57,7 @@ def _show_matrix(run: Run, predictions: Predictions) -> None:
 
 def _show_most_confused(run: Run, predictions: Predictions) -> None:
     """List the commonest mistakes in words, each with examples of it, the most confident first."""
-    pairs, item = most_confused(predictions, PAIRS), item_of(run.recipe.dataset)
+    pairs, item = most_confused(predictions, PAIRS), item_of(recipe_of(run).dataset)
     if not pairs:
         st.success(f"No mistakes at all on these {item}s.", icon=":material/check:")
         link("gallery", f"See the least sure of these {item}s", run=run.id, show="all", sort="least confident")

@@ -15,7 +15,7 @@ from engine.evaluation.predictions import Predictions
 from engine.recipes.recipe import published
 from engine.runs.run import Run, dataset_of
 from ui.state import link
-from ui.tables import in_words, state_of
+from ui.tables import in_words, recipe_of, state_of
 from ui.wording import plain
 
 # Classes are uneven where the largest has so many times the images of the smallest.
@@ -41,14 +41,15 @@ def show_headline(run: Run, predictions: Predictions, result: dict) -> None:
             with st.container(width=WIDTH if figure is not figures[0] else WIDEST, gap="xsmall"):
                 st.metric(figure.name, figure.value, help=figure.meaning)
                 st.caption(figure.of)
-    if (theirs := published(run.recipe)) is not None:
+    if (theirs := published(recipe_of(run))) is not None:
         st.caption(f"Published: {plain(theirs['source'])}.")
     _show_leaks(run, predictions)
 
 
 def _figures(run: Run, predictions: Predictions, result: dict) -> list[Figure]:
     count, right = len(predictions), int(predictions.correct.sum())
-    item = item_of(run.recipe.dataset)
+    recipe = recipe_of(run)
+    item = item_of(recipe.dataset)
     figures = [
         Figure(
             f"Accuracy on the {SPLIT_NAMES[predictions.split]} {item}s",
@@ -71,7 +72,7 @@ def _figures(run: Run, predictions: Predictions, result: dict) -> list[Figure]:
     of = f"{supports[commonest]:,} of {count:,} are {plain(predictions.classes[commonest])}"
     meaning = "The accuracy of always answering the commonest class: what a model has to beat."
     figures.append(Figure("Baseline", f"{result['majority_baseline']:.2%}", of, meaning))
-    theirs = published(run.recipe)
+    theirs = published(recipe)
     if theirs and f"{predictions.split}_accuracy" in theirs:
         score = theirs[f"{predictions.split}_accuracy"]
         figures.append(Figure("Published", f"{score:.2%}", "for the same recipe"))
@@ -80,7 +81,7 @@ def _figures(run: Run, predictions: Predictions, result: dict) -> list[Figure]:
 
 def _show_leaks(run: Run, predictions: Predictions) -> None:
     """Say the accuracy without the test images that the model has seen in training, where these are known."""
-    name = run.recipe.dataset
+    name = recipe_of(run).dataset
     if predictions.stored_in != "test":
         return
     try:

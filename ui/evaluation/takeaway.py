@@ -14,13 +14,14 @@ from engine.evaluation.metrics import report
 from engine.evaluation.predictions import Predictions
 from engine.runs.run import Run, dataset_of
 from ui.exporting import show_exports
+from ui.tables import recipe_of
 
 
 def show_downloads(run: Run, predictions: Predictions, result: dict) -> None:
     st.subheader("The model")
     show_exports(run)
     st.subheader("Its evaluation")
-    item, stem = item_of(run.recipe.dataset), f"{run.id}-{predictions.split}"
+    item, stem = item_of(recipe_of(run).dataset), f"{run.id}-{predictions.split}"
     offers = (
         (
             "Report as HTML",

@@ -21,6 +21,7 @@ from ui.gallery.filters import to_first_page
 from ui.gallery.points import places_of_rows, show_rows
 from ui.gallery.sheet import show_sheet
 from ui.state import one_of, tie
+from ui.tables import recipe_of
 from ui.wording import plain, show_problem
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ MOST_IN_LEGEND = 20
 
 def show_map(run: Run, predictions: Predictions, dataset: Dataset, rows: np.ndarray, words: str) -> int | None:
     """Show a map of all images with the chosen ones in colour; returns the row that was just clicked below it."""
-    item = item_of(run.recipe.dataset)
+    item = item_of(recipe_of(run).dataset)
     choices = (NUMBERS, PCA, TSNE) if dataset.kind == "table" else (PCA, TSNE)
     with st.container(horizontal=True):
         how = st.segmented_control("Placed by", choices, required=True, **tie("places", choices[0], one_of(choices)))
@@ -109,7 +110,7 @@ def _places(
         return None
     from engine.networks.features import Features
 
-    item, indices = item_of(run.recipe.dataset), predictions.indices[placed]
+    item, indices = item_of(recipe_of(run).dataset), predictions.indices[placed]
     try:
         features = Features(dataset, predictions.stored_in, classifier.extractor)
         if not have_features(features, np.sort(indices), f"{predictions.split} {item}s", "compute-map"):

@@ -19,7 +19,7 @@ from ui.gallery.features import have_features, open_classifier
 from ui.gallery.points import show_point
 from ui.gallery.sheet import PAGE
 from ui.pictures import name_of, picture_of
-from ui.tables import state_of
+from ui.tables import recipe_of, state_of
 from ui.wording import plain, show_problem
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def show_one(run: Run, predictions: Predictions, dataset: Dataset, row: int, row
             with evidence:
                 _show_saliency(run, classifier, predictions, dataset, row)
     with about:
-        _show_answer(predictions, dataset, row, item_of(run.recipe.dataset))
+        _show_answer(predictions, dataset, row, item_of(recipe_of(run).dataset))
     if classifier is not None:
         _show_neighbours(run, classifier, predictions, dataset, row)
 
@@ -181,7 +181,7 @@ def _show_neighbours(run: Run, classifier: "Classifier", predictions: Prediction
     """Show the training images that the model takes for most alike."""
     from engine.inference.neighbours import training_features, training_rows
 
-    item = item_of(run.recipe.dataset)
+    item = item_of(recipe_of(run).dataset)
     st.subheader(f"Nearest training {item}s")
     try:
         features, rows = training_features(classifier, dataset), training_rows(run, dataset)
