@@ -4,7 +4,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from command_line import Answer, assert_refused, begin, command, finish
+from command_line import Answer, assert_refused, begin, call, command, finish
 from exports import left_in
 from processes import python
 
@@ -14,6 +14,7 @@ from engine.inference.classifier import load_classifier
 DIFFERENCE = r"the largest difference in probability from the run's own answers is \d\.\de-\d\d"
 
 
+@pytest.mark.processes
 def test_a_run_is_exported_to_a_file(run_of, at, tmp_path: Path) -> None:
     run, file = at(run_of("grey")), tmp_path / "digits.onnx"
     done = command("export", run.id, "--format", "onnx", str(file))
@@ -25,6 +26,7 @@ def test_a_run_is_exported_to_a_file(run_of, at, tmp_path: Path) -> None:
     assert left_in(tmp_path) == ["digits.onnx"]
 
 
+@pytest.mark.processes
 def test_a_run_is_exported_to_a_folder_beside_where_one_is(run_of, at, tmp_path: Path, monkeypatch) -> None:
     run = at(run_of("rows"))
     done = command("export", run.id, "--format", "torch", "--json", str(tmp_path / "up" / ".." / "out"))
@@ -55,7 +57,7 @@ def test_what_cannot_be_exported_is_refused(run_of, at, tmp_path: Path) -> None:
         (run.id, "--format", "onnx", ""): "No place was named to export to.",
         (run.id, "--format", "onnx"): "the following arguments are required: PATH",
     }.items():
-        assert_refused(command("export", *arguments), reason)
+        assert_refused(call("export", *arguments), reason)
     assert left_in(tmp_path) == ["there.onnx"]
     assert (tmp_path / "there.onnx").read_text() == "mine"
 
@@ -84,6 +86,7 @@ def exported_by(code: str, *arguments: str) -> Answer:
     return finish(python("-c", code, "export", *arguments, stdout=-1, stderr=-1))
 
 
+@pytest.mark.processes
 def test_an_export_that_answers_otherwise_ends_in_a_sentence(run_of, at, tmp_path: Path) -> None:
     run = at(run_of("grey"))
     ended = exported_by(EXPORTED_OTHERWISE, run.id, "--format", "onnx", str(tmp_path / "out"))
@@ -93,6 +96,7 @@ def test_an_export_that_answers_otherwise_ends_in_a_sentence(run_of, at, tmp_pat
     assert left_in(tmp_path) == []
 
 
+@pytest.mark.processes
 def test_a_full_disk_is_told_of_in_a_sentence(run_of, at, tmp_path: Path) -> None:
     run = at(run_of("grey"))
     ended = exported_by(EXPORTED_WITH_SMALL_FILES, run.id, "--format", "torch", str(tmp_path / "out"))
@@ -102,6 +106,7 @@ def test_a_full_disk_is_told_of_in_a_sentence(run_of, at, tmp_path: Path) -> Non
     assert left_in(tmp_path) == []
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
 def test_ended_on_the_way_it_leaves_nothing(ending: signal.Signals, run_of, at, tmp_path: Path) -> None:
     run = at(run_of("grey"))

@@ -333,6 +333,7 @@ def test_the_section_stays_as_it_is_while_fields_change(digits: Dataset) -> None
         assert section(app).expanded
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("opened", "text", "loaded"), [(False, "flip", False), (True, "", False), (True, "flip", True)]
 )

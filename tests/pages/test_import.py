@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 from picture_files import assert_sentences, left_behind, pack, pngs, write
+from processes import wait_until
 from screen import button, buttons, click, errors, go_to, links, open_page, show, shown, table, title, words
 
 from engine.base.jobs import KILLED
 from engine.base.paths import data_root
 from engine.base.text import format_bytes
 from engine.data.dataset import open_dataset, prepared_root
+from engine.importing.import_job import find_import
 from engine.importing.plan import Progress, Request
 
 UNDERSTOOD = "**Understood as**"

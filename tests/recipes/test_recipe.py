@@ -237,6 +237,14 @@ def test_cifar10_blitz_has_the_settings_of_its_tutorial():
     assert sum(figures["per_class"].values()) / 10 == pytest.approx(0.284)
 
 
+def test_what_is_published_belongs_to_the_untouched_recipe():
+    figures = published(LENET5)
+    assert figures
+    assert published(change(LENET5, {"device": "cpu", "threads": 3, "precision": "float32"})) == figures
+    assert published(change(LENET5, {"epochs": 6})) is None
+    assert published(change(LENET5, {"dataset": "fashion-mnist"})) is None
+
+
 def test_published_figures_are_said_with_their_source():
     said = published_in_words(RECIPES["kmnist-lenet"])
     assert said.startswith(

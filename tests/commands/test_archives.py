@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import Answer, assert_refused, begin, command
+from command_line import Answer, assert_refused, begin, call
 from processes import folders, python, wait_until
 
 from engine.base.text import format_bytes
@@ -26,13 +26,13 @@ def runs(trained: Run, tmp_path: Path):
 
 def restore(file: Path, runs: Path, *options: str) -> Answer:
     with folders(runs.parent / "data", runs):
-        return command("restore", str(file), *options)
+        return call("restore", str(file), *options)
 
 
 @pytest.mark.usefixtures("runs")
 def test_a_run_is_archived_and_restored(trained: Run, tmp_path: Path) -> None:
     file = tmp_path / "run.zip"
-    archived = command("archive", trained.id, str(file), "--json")
+    archived = call("archive", trained.id, str(file), "--json")
     assert (archived.code, archived.stderr) == (0, "")
     names = sorted([*RESULTS, "weights.safetensors", CHECKPOINT, TENSORS])
     document = archived.document
@@ -51,26 +51,26 @@ def test_a_run_is_archived_and_restored(trained: Run, tmp_path: Path) -> None:
     assert_refused(restore(file, tmp_path / "there"), f"The run {trained.id} is here already")
 
     with folders(tmp_path / "data", tmp_path / "there"):
-        there = [command(*arguments) for arguments in (("runs",), ("evaluate", trained.id))]
-    assert there == [command("runs"), command("evaluate", trained.id)]
+        there = [call(*arguments) for arguments in (("runs",), ("evaluate", trained.id))]
+    assert there == [call("runs"), call("evaluate", trained.id)]
 
 
 @pytest.mark.usefixtures("runs")
 def test_it_says_so_in_words(trained: Run, tmp_path: Path) -> None:
     file = tmp_path / "run.zip"
-    archived = command("archive", trained.id, str(file))
+    archived = call("archive", trained.id, str(file))
     assert archived == Answer(0, f"{trained.id}: written to {file} ({format_bytes(file.stat().st_size)})\n", "")
     assert restore(file, tmp_path / "there") == Answer(0, f"{trained.id}: restored, finished\n", "")
 
 
 @pytest.mark.usefixtures("runs")
 def test_what_cannot_be_archived_is_refused(trained: Run, tmp_path: Path) -> None:
-    assert_refused(command("archive", "none", str(tmp_path / "run.zip")), "There is no run 'none'")
-    assert_refused(command("archive", trained.id, str(tmp_path / "run.tar")), "does not end in .zip")
-    assert_refused(command("archive", trained.id, str(tmp_path / "none" / "run.zip")), "There is no folder")
+    assert_refused(call("archive", "none", str(tmp_path / "run.zip")), "There is no run 'none'")
+    assert_refused(call("archive", trained.id, str(tmp_path / "run.tar")), "does not end in .zip")
+    assert_refused(call("archive", trained.id, str(tmp_path / "none" / "run.zip")), "There is no folder")
     (tmp_path / "run.zip").touch()
-    assert_refused(command("archive", trained.id, str(tmp_path / "run.zip")), "is there already")
-    assert_refused(command("archive", trained.id), "the following arguments are required: FILE")
+    assert_refused(call("archive", trained.id, str(tmp_path / "run.zip")), "is there already")
+    assert_refused(call("archive", trained.id), "the following arguments are required: FILE")
 
 
 @pytest.mark.usefixtures("runs")
@@ -91,7 +91,7 @@ def test_a_damaged_checkpoint_is_told(trained: Run, tmp_path: Path, trap) -> Non
     for name in ("recipe.json", "log.jsonl", "weights.safetensors"):
         (run.path / name).write_bytes((trained.path / name).read_bytes())
     torch.save({"fingerprint": trap}, run.checkpoint)
-    archived = command("archive", run.id, str(tmp_path / "run.zip"), "--json")
+    archived = call("archive", run.id, str(tmp_path / "run.zip"), "--json")
     assert archived.code == 0
     assert archived.document["files"] == ["recipe.json", "log.jsonl", "weights.safetensors"]
     assert archived.stderr == (
@@ -113,13 +113,14 @@ sys.exit(main(["restore", sys.argv[1]]))
 """
 
 
+@pytest.mark.processes
 @pytest.mark.usefixtures("runs")
 @pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_a_restore_that_is_ended_leaves_no_run_and_can_be_done_again(
     trained: Run, tmp_path: Path, how: int, code: int
 ) -> None:
     file, there = tmp_path / "run.zip", tmp_path / "there"
-    command("archive", trained.id, str(file))
+    call("archive", trained.id, str(file))
     with folders(tmp_path / "data", there):
         with python("-c", RESTORED_WITH_A_PAUSE, str(file), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
             assert process.stdout.readline() == "restoring\n"
@@ -129,10 +130,11 @@ def test_a_restore_that_is_ended_leaves_no_run_and_can_be_done_again(
         assert process.returncode == code
         assert not list_runs()
         assert bool(list(there.glob(".restoring-*"))) == (how == signal.SIGKILL)
-        assert json.loads(command("restore", str(file), "--json").stdout)["run"] == trained.id
+        assert json.loads(call("restore", str(file), "--json").stdout)["run"] == trained.id
         assert not list(there.glob(".restoring-*"))
 
 
+@pytest.mark.processes
 @pytest.mark.usefixtures("runs")
 def test_an_archive_that_is_ended_leaves_nothing_by_its_name(trained: Run, tmp_path: Path) -> None:
     process = begin("archive", trained.id, str(tmp_path / "run.zip"))
