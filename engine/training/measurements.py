@@ -8,6 +8,8 @@ import platform
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from engine.base.paths import data_root, replacing_file, writing_folder
 
 
@@ -35,7 +37,8 @@ def read_measurements() -> dict[str, Any]:
 
 def keep_measurement(key: str, found: dict[str, Any]) -> None:
     """Write down what was measured; raises OSError where the folder cannot be written."""
-    _write(read_measurements() | {key: found})
+    with _locked():
+        _write(read_measurements() | {key: found})
 
 
 def measurements_here() -> list[str]:
@@ -50,9 +53,15 @@ def forget_measurements() -> int:
     """
     here = measurements_here()
     if here:
-        with writing_folder(data_root()):
+        with writing_folder(data_root()), _locked():
             _write({key: found for key, found in read_measurements().items() if key not in here})
     return len(here)
+
+
+def _locked() -> FileLock:
+    """Keep others from writing between a look at the file and its replacement; raises OSError without a folder."""
+    data_root().stat()  # the lock would make it
+    return FileLock(data_root() / ".quickest.lock")
 
 
 def _write(measurements: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """Commands that try a recipe, list runs, and refuse to go on with one; test_following.py has runs that are trained."""
 
+import json
 import os
 import re
 import shutil
@@ -13,6 +14,7 @@ from command_line import Answer, assert_refused, begin, call, finish
 from processes import folders, python
 
 from engine.runs.run import Run
+from engine.training.measurements import keep_measurement, key_of
 
 AS_MACHINES_DIFFER = ("device=cpu", "threads=1", "precision=float32", "convolutions=onednn")
 SET = tuple(part for setting in AS_MACHINES_DIFFER for part in ("--set", setting))
@@ -202,3 +204,13 @@ def test_too_little_memory_for_a_trial_is_told_in_a_sentence(make_colours) -> No
     assert (
         answers["find-rate"].stderr.splitlines()[-1].startswith("error: Memory was not enough for a step of training")
     )
+
+
+def test_what_was_measured_is_forgotten(tmp_path: Path) -> None:
+    measured = tmp_path / "data" / "quickest.json"
+    measured.parent.mkdir()
+    keep_measurement(key_of("convnet"), {"threads": 1, "precision": "float32", "convolutions": "onednn"})
+    assert json.loads(measured.read_text())
+    assert call("measure-again", "--json") == Answer(0, '{\n "forgotten": 1\n}\n', "")
+    assert json.loads(measured.read_text()) == {}
+    assert call("measure-again") == Answer(0, "0 measurements forgotten\n", "")
