@@ -5,8 +5,9 @@ import os
 import random
 import shutil
 import signal
+import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -158,6 +159,15 @@ def make_colours() -> MakeColours:
 def colours(make_colours: MakeColours) -> Dataset:
     """Three colours: 90 images to train on, 30 to test on, of 12 x 10 pixels with 3 channels."""
     return make_colours()
+
+
+@pytest.fixture
+def own_timeout() -> Iterator[float]:
+    """The timeout of this process's sockets, which is another than that of downloads."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(47.5)
+    yield 47.5
+    socket.setdefaulttimeout(before)
 
 
 @pytest.fixture

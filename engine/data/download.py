@@ -1,7 +1,6 @@
 """Fetching and preparing one dataset of the catalogue."""
 
 import shutil
-import socket
 import warnings
 from http.client import HTTPException
 from pathlib import Path
@@ -12,14 +11,12 @@ import numpy as np
 from filelock import FileLock
 
 from engine.base.errors import LoupeError
+from engine.base.network import downloading
 from engine.base.paths import data_root, writing_folder
 from engine.base.text import join_words
 from engine.data.catalogue import CATALOGUE, Source, download_folder, find_source, manual_download_help
 from engine.data.dataset import Split, is_prepared, prepared_root, save_dataset
 from engine.data.raw_files import read_raw_files
-
-# A server that accepts the connection and then says nothing would otherwise be waited for without end.
-NETWORK_TIMEOUT_SECONDS = 30
 
 
 def fetch(name: str) -> None:
@@ -83,10 +80,10 @@ def _download(name: str, source: Source) -> None:
     dataset_class = getattr(datasets, source.torchvision)
     folder = download_folder(name)
     shutil.rmtree(folder, ignore_errors=True)
-    socket.setdefaulttimeout(NETWORK_TIMEOUT_SECONDS)
     try:
-        for options in [{"split": part} for part in source.parts] or [{}]:
-            dataset_class(folder, download=True, **options)  # checks the checksums
+        with downloading:
+            for options in [{"split": part} for part in source.parts] or [{}]:
+                dataset_class(folder, download=True, **options)  # checks the checksums
     except (RuntimeError, OSError, HTTPException) as error:
         if isinstance(error, OSError) and not isinstance(error, URLError | TimeoutError | ConnectionError | SSLError):
             raise  # the disk's, not the network's
@@ -97,7 +94,6 @@ def _download(name: str, source: Source) -> None:
     else:
         _move_into_place(folder, source)
     finally:
-        socket.setdefaulttimeout(None)
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -1,6 +1,5 @@
 """Where a training may start from: torchvision's weights for ImageNet, a file of weights, or an earlier run."""
 
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -14,10 +13,11 @@ from filelock import FileLock
 from torch import nn
 
 from engine.base.errors import LoupeError
+from engine.base.network import downloading
 from engine.base.paths import weights_folder, writing_folder
 from engine.data.catalogue import Progress
 from engine.data.dataset import Dataset
-from engine.data.download import NETWORK_TIMEOUT_SECONDS, network_reason
+from engine.data.download import network_reason
 from engine.networks.model_file import load_preprocessing
 from engine.networks.models import head_path
 from engine.networks.preprocessing import Preprocessing, preprocessing_for
@@ -102,9 +102,9 @@ class _Download(threading.Thread):
         import torch
 
         found = torch.hub.HASH_REGEX.search(self.address.rsplit("/", 1)[1])
-        socket.setdefaulttimeout(NETWORK_TIMEOUT_SECONDS)
         try:
-            torch.hub.download_url_to_file(self.address, str(self.file), found and found.group(1), progress=False)
+            with downloading:
+                torch.hub.download_url_to_file(self.address, str(self.file), found and found.group(1), progress=False)
         except (RuntimeError, HTTPException, URLError, TimeoutError, ConnectionError, SSLError) as error:
             self.error = LoupeError(
                 f"The weights are not on this machine and could not be downloaded ({network_reason(error)}). Connect "
@@ -112,8 +112,6 @@ class _Download(threading.Thread):
             )
         except BaseException as error:
             self.error = error
-        finally:
-            socket.setdefaulttimeout(None)
 
 
 def earlier_preprocessing(recipe: Recipe) -> Preprocessing | None:

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import io
 import pickle
+import socket
 import subprocess
 import sys
 import tarfile
@@ -483,6 +484,12 @@ def test_a_file_that_the_server_lacks_is_told(offer, name):
     offer(name).archives[-1].unlink()
     assert "(HTTP Error 404: File not found)" in refusal(name)
     gc.collect()  # so that the warning comes here
+
+
+def test_the_timeout_of_other_sockets_is_left_as_it_was(offer, own_timeout):
+    offer("mnist").archives[-1].write_bytes(b"of another checksum")
+    refusal("mnist")
+    assert socket.getdefaulttimeout() == own_timeout
 
 
 def test_without_a_network_the_command_line_says_where_to_put_the_files(raw, monkeypatch):

@@ -218,6 +218,11 @@ def test_a_server_without_the_file_is_told(offer: Offer) -> None:
     assert failure(offer(None)) == "HTTP Error 404: Not Found"
 
 
+def test_the_timeout_of_other_sockets_is_left_as_it_was(offer: Offer, own_timeout: float) -> None:
+    failure(offer(None))
+    assert socket.getdefaulttimeout() == own_timeout
+
+
 def test_a_wrong_hash_is_told(offer: Offer, weights: bytes) -> None:
     assert 'invalid hash value (expected "0123abcd"' in failure(offer(weights, digest="0123abcd"))
 
