@@ -1,9 +1,9 @@
 """Where a training may start from: torchvision's weights for ImageNet, a file of weights, or an earlier run."""
 
-import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 from ssl import SSLError
@@ -15,6 +15,7 @@ from torch import nn
 from engine.base.errors import LoupeError
 from engine.base.network import downloading
 from engine.base.paths import weights_folder, writing_folder
+from engine.base.progress import in_thread
 from engine.data.catalogue import Progress
 from engine.data.dataset import Dataset
 from engine.data.download import network_reason
@@ -61,12 +62,8 @@ def fetch_weights(model: str) -> Iterator[Progress]:
             arriving = file.with_name(f".{file.name}.part")
             _clear(arriving)  # of a download that was killed
             try:
-                download = _Download(_address(model), arriving)
-                while download.is_alive():
-                    download.join(0.2)
+                for _ in in_thread(partial(_download, _address(model), arriving)):
                     yield Progress(min(_size_of(arriving), total), total)
-                if download.error:
-                    raise download.error
                 arriving.replace(file)
             finally:
                 _clear(arriving)
@@ -89,29 +86,19 @@ def _clear(arriving: Path) -> None:
         part.unlink(missing_ok=True)
 
 
-class _Download(threading.Thread):
-    """torch's own download, which checks the hash that a file's name ends with. A thread that does not hold us up."""
+def _download(address: str, file: Path) -> None:
+    """Download by torch's own function, which checks the hash that a file's name ends with."""
+    import torch
 
-    def __init__(self, address: str, file: Path):
-        super().__init__(daemon=True)
-        self.address, self.file = address, file
-        self.error: BaseException | None = None
-        self.start()
-
-    def run(self) -> None:
-        import torch
-
-        found = torch.hub.HASH_REGEX.search(self.address.rsplit("/", 1)[1])
-        try:
-            with downloading:
-                torch.hub.download_url_to_file(self.address, str(self.file), found and found.group(1), progress=False)
-        except (RuntimeError, HTTPException, URLError, TimeoutError, ConnectionError, SSLError) as error:
-            self.error = LoupeError(
-                f"The weights are not on this machine and could not be downloaded ({network_reason(error)}). Connect "
-                f"to the internet and try again, or get {self.address} elsewhere and put it into {self.file.parent}."
-            )
-        except BaseException as error:
-            self.error = error
+    found = torch.hub.HASH_REGEX.search(address.rsplit("/", 1)[1])
+    try:
+        with downloading:
+            torch.hub.download_url_to_file(address, str(file), found and found.group(1), progress=False)
+    except (RuntimeError, HTTPException, URLError, TimeoutError, ConnectionError, SSLError) as error:
+        raise LoupeError(
+            f"The weights are not on this machine and could not be downloaded ({network_reason(error)}). Connect "
+            f"to the internet and try again, or get {address} elsewhere and put it into {file.parent}."
+        ) from error
 
 
 def earlier_preprocessing(recipe: Recipe) -> Preprocessing | None:
