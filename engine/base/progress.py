@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable, Generator
-from concurrent.futures import Future, wait
 from typing import TypeVar
 
 Progress = TypeVar("Progress")
@@ -26,15 +25,22 @@ def in_thread(work: Callable[[], Result]) -> Generator[None, None, Result]:
 
     The thread does not keep the process alive: what is closed early goes on only until the process ends.
     """
-    outcome: Future[Result] = Future()
+    results: list[Result] = []
+    errors: list[BaseException] = []
 
     def run() -> None:
         try:
-            outcome.set_result(work())
+            results.append(work())
         except BaseException as error:
-            outcome.set_exception(error)
+            errors.append(error)
 
-    threading.Thread(target=run, daemon=True).start()
-    while not wait([outcome], LOOK_EVERY_SECONDS).done:
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(LOOK_EVERY_SECONDS)
         yield
-    return outcome.result()
+    if errors:
+        # Not kept here: its traceback has this frame, and what it holds open would be closed only by the next sweep
+        # of the garbage collector.
+        raise errors.pop()
+    return results[0]

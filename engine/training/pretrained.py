@@ -94,11 +94,14 @@ def _download(address: str, file: Path) -> None:
     try:
         with downloading:
             torch.hub.download_url_to_file(address, str(file), found and found.group(1), progress=False)
+        return
     except (RuntimeError, HTTPException, URLError, TimeoutError, ConnectionError, SSLError) as error:
-        raise LoupeError(
-            f"The weights are not on this machine and could not be downloaded ({network_reason(error)}). Connect "
-            f"to the internet and try again, or get {address} elsewhere and put it into {file.parent}."
-        ) from error
+        reason = network_reason(error)
+    # Not within the handler: the library's error would be kept with ours, and the connection that it has left open.
+    raise LoupeError(
+        f"The weights are not on this machine and could not be downloaded ({reason}). Connect to the internet and try "
+        f"again, or get {address} elsewhere and put it into {file.parent}."
+    )
 
 
 def earlier_preprocessing(recipe: Recipe) -> Preprocessing | None:
