@@ -37,6 +37,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.browser)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Fail a test of the quick tier that starts a Python of ours: those take seconds, and are marked."""
+    STARTED.clear()
+    yield
+    if STARTED and not any(item.get_closest_marker(tier) for tier in ("processes", "browser", "sweep")):
+        pytest.fail(f"It starts a process, and needs pytest.mark.processes: {STARTED[0]}")
+
+
+def note_process(event: str, about: tuple) -> None:
+    if event == "subprocess.Popen" and about[0] == sys.executable:
+        STARTED.append(about[1])
+
+
+STARTED: list[list[str]] = []
+sys.addaudithook(note_process)
+
+
 class Trap:
     """Unpickled, it makes a file: proof that code from a file was run."""
 

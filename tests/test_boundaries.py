@@ -179,6 +179,7 @@ def imported_by(modules: Iterable[str], roots: tuple[str, ...]) -> list[str]:
     return subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, check=True).stdout.split()
 
 
+@pytest.mark.processes
 def test_the_engine_never_imports_the_pages():
     roots = ("streamlit", "ui", "pages")
     offenders = [
@@ -189,6 +190,7 @@ def test_the_engine_never_imports_the_pages():
     assert imported_by(ENGINE, (*roots, "torch")) == ["torch"]
 
 
+@pytest.mark.processes
 def test_what_pages_and_command_line_start_with_imports_nothing_slow():
     assert imported_by(LIGHT, SLOW) == []
 
