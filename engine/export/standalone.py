@@ -33,7 +33,7 @@ def predict_program(model: str, preprocessing: Preprocessing) -> str:
             features=preprocessing.shape[0],
             items="pictures" if of_images else "rows of numbers",
             packages=[runtime, "numpy", *(["pillow"] if of_images else [])],
-            sure=inspect.getsource(format_probability),
+            format_probability=inspect.getsource(format_probability),
             imports=merged_imports(imported),
             helpers="\n\n".join(without_imports(source) for source in sources),
         )
