@@ -1,6 +1,5 @@
 """What all tests share: folders of their own, fixed seeds, and small datasets."""
 
-import os
 import random
 import shutil
 import signal

@@ -19,6 +19,8 @@ from engine.runs.run import Run
 # Names of classes may be anything.
 HOSTILE = ("<b>red</b> | `x` *y* _z_ [a](b) &amp; $c$", "绿色\n# green\x1b[2J", 'blue \\ " ' + "very " * 60)
 
+PROOF = Proof(100, "test images of digits", 16, 2.5e-6, 0)
+
 # Each kind of model, and each format: to parametrize by. Their other combinations are swept over.
 EXPORTS = [
     ("grey", "onnx"),

@@ -23,9 +23,22 @@ def made_once(name: str, make: Callable[[Path], None]) -> Path:
         if not folder.exists():
             for outdated in CACHE.glob(f"{name}-*"):
                 shutil.rmtree(outdated)
-            make(beside := folder.with_name(f".{folder.name}.{os.getpid()}"))
-            beside.rename(folder)
+            _fill(folder, make)
     return folder
+
+
+def made_within(kept: Path, name: str, make: Callable[[Path], None]) -> Path:
+    """Return a folder that ``make`` fills from what was made once, and that goes when that goes."""
+    folder = kept / name
+    with FileLock(kept / f"{name}.lock"):
+        if not folder.exists():
+            _fill(folder, make)
+    return folder
+
+
+def _fill(folder: Path, make: Callable[[Path], None]) -> None:
+    make(beside := folder.with_name(f".{folder.name}.{os.getpid()}"))
+    beside.rename(folder)
 
 
 @cache

@@ -10,21 +10,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from exports import HOSTILE, Exported, ExportOf, export_to, left_in
-from made_once import made_once
+from exports import HOSTILE, PROOF, Exported, ExportOf, export_to, left_in
+from made_once import made_once, made_within
 from photographs import save_photographs
 from processes import folders
 from small_networks import after_some_images
 from torchvision.models import get_model
 
 from engine.data.dataset import Split, save_dataset
+from engine.data.download import fetch
 from engine.export.exporting import FORMATS
 from engine.export.proof import Proof
 from engine.recipes.recipe import Recipe, change, find_recipe
 from engine.runs.run import Run, create_run
 from engine.training.worker import execute
 
-PROOF = Proof(100, "test images of digits", 16, 2.5e-6, 0)
 AS_MACHINES_DIFFER = {"device": "cpu", "precision": "float32", "convolutions": "onednn", "threads": 1}
 
 
@@ -66,6 +66,7 @@ def transferred_run(folder: Path) -> Run:
 
 
 def rows_run(folder: Path) -> Run:
+    fetch("blobs")  # here: a run whose data are not there yet has a process get them
     return executed(change(find_recipe("blobs-mlp"), {"epochs": 2}))
 
 
@@ -111,16 +112,18 @@ def export_of(run_of: Callable[[str], Run]) -> ExportOf:
     @cache
     def exported(kind: str, format: str) -> Exported:
         run = run_of(kind)
+        base = run.path.parents[1]
 
         def make(folder: Path) -> None:
             folder.mkdir()
-            with folders(run.path.parents[1] / "data", run.path.parent):
+            with folders(base / "data", base / "runs"):
                 done = export_to(run, format, folder / "files")
             assert left_in(folder / "files") == sorted(FORMATS[format])
             (folder / "proof.json").write_text(json.dumps(asdict(done.proof)))
 
-        kept = made_once(f"export-{kind}-{format}", make)
-        return Exported(run, kept / "files" / FORMATS[format][0], Proof(**json.loads((kept / "proof.json").read_text())))
+        kept = made_within(base, format, make)
+        proof = Proof(**json.loads((kept / "proof.json").read_text()))
+        return Exported(run, kept / "files" / FORMATS[format][0], proof)
 
     return exported
 
