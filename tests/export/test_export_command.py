@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from command_line import Answer, assert_refused, begin, command, finish
+from command_line import Answer, assert_refused, begin, finish
 from exports import PROOF, left_in
 from full_disk import files_limited_to
 
@@ -27,14 +27,14 @@ def own_way_to_end() -> Iterator[None]:
 
 @pytest.mark.processes
 @pytest.mark.parametrize("name", ["model.onnx", pytest.param("model.pt2", marks=pytest.mark.sweep)])
-def test_a_run_is_exported_to_a_file(name: str, run_of, at, tmp_path: Path) -> None:
+def test_a_run_is_exported_to_a_file(name: str, run_of, at, tmp_path: Path, capfd) -> None:
     run, file, format = at(run_of("grey")), tmp_path / name, {"model.onnx": "onnx", "model.pt2": "torch"}[name]
-    done = command("export", run.id, "--format", format, str(file))
-    assert done.code == 0, done.stderr
-    written, proof = done.stdout.splitlines()
+    assert main(["export", run.id, "--format", format, str(file)]) == 0
+    stdout, stderr = capfd.readouterr()
+    written, proof = stdout.splitlines()
     assert written == f"written: {file} ({format_bytes(file.stat().st_size)})"
     assert re.match(rf"On 100 test images of digits, .*: {DIFFERENCE}, and 0 of 116 answers are different\.$", proof)
-    assert done.stderr == f"writing {name}\nproving it in a process without Loupe\n"
+    assert stderr == f"writing {name}\nproving it in a process without Loupe\n"
     assert left_in(tmp_path) == [name]
 
 
