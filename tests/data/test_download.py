@@ -244,6 +244,7 @@ fetch.fetch("digits")
 """
 
 
+@pytest.mark.processes
 def test_of_two_processes_that_fetch_at_once_one_does_the_work():
     start = functools.partial(
         subprocess.Popen,
@@ -485,6 +486,7 @@ def test_a_file_that_the_server_lacks_is_told(offer, name):
     gc.collect()  # so that the warning comes here
 
 
+@pytest.mark.processes
 def test_without_a_network_the_command_line_says_where_to_put_the_files(raw, monkeypatch):
     for variable in ("http_proxy", "https_proxy"):  # where nobody listens
         monkeypatch.setenv(variable, "http://127.0.0.1:9")
