@@ -454,6 +454,7 @@ print(json.dumps([check.as_document() for check in checks]))
 """
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
 @pytest.mark.parametrize(
     ("settings", "before", "way_out"),
@@ -461,9 +462,14 @@ print(json.dumps([check.as_document() for check in checks]))
         # The first convolution of 600 such images makes 314 MB; that of one large image 268 MB.
         ({"model": "convnet", "batch_size": 600}, ["weights"], "Set batch_size to 300, or choose a smaller network"),
         # One goes through as the training is set up, to see whether batch norm can do with it.
-        ({"model": "convnet", "batch_size": 1}, [], "Choose a smaller network"),
+        pytest.param({"model": "convnet", "batch_size": 1}, [], "Choose a smaller network", marks=pytest.mark.sweep),
         # A layer of 411 MB: it is not even built.
-        ({"model": "vgg11", "batch_size": 2}, [], "Set batch_size to 1, or choose a smaller network"),
+        pytest.param(
+            {"model": "vgg11", "batch_size": 2},
+            [],
+            "Set batch_size to 1, or choose a smaller network",
+            marks=pytest.mark.sweep,
+        ),
     ],
     ids=["batch", "image", "network"],
 )

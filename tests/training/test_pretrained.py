@@ -310,6 +310,7 @@ print("done", flush=True)
 """
 
 
+@pytest.mark.processes
 def test_two_processes_at_once_download_once(server: Server, offer: Offer, weights: bytes) -> None:
     arguments = ("-c", FETCHING, SMALLEST, offer(weights))
     server.gate = threading.Semaphore(0)
