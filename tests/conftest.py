@@ -1,20 +1,16 @@
 """What all tests share: folders of their own, fixed seeds, and small datasets."""
 
-import hashlib
-import os
 import random
 import shutil
 import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pytest
-from filelock import FileLock
+from made_once import made_once
 from processes import ending_its_runs, folders, wait_until
 
 from engine.base.paths import PROJECT_ROOT
@@ -23,7 +19,6 @@ from engine.recipes.recipe import change, find_recipe
 from engine.runs.run import ACTIVE, Run, start
 
 MakeColours = Callable[..., Dataset]
-CACHE = PROJECT_ROOT / ".pytest_cache" / "loupe"
 
 # A shell that starts the tests in the background has them ignore Ctrl+C, and with them all that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -85,28 +80,6 @@ def fixed_seeds_and_threads() -> None:
         # Small batches gain nothing from more, and on a busy machine threads that wait for each other take four times
         # as long.
         torch.set_num_threads(1)
-
-
-def made_once(name: str, make: Callable[[Path], None]) -> Path:
-    """Return a folder that ``make`` fills, kept from one session to the next until a source of the engine changes."""
-    folder = CACHE / f"{name}-{digest_of_the_engine()}"
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with FileLock(CACHE / f"{name}.lock"):  # other workers want it too
-        if not folder.exists():
-            for outdated in CACHE.glob(f"{name}-*"):
-                shutil.rmtree(outdated)
-            make(beside := folder.with_name(f".{folder.name}.{os.getpid()}"))
-            beside.rename(folder)
-    return folder
-
-
-@cache
-def digest_of_the_engine() -> str:
-    """Hash what decides the outcome of a training: the engine's sources, and the version of torch."""
-    digest = hashlib.sha256(version("torch").encode())
-    for file in sorted((PROJECT_ROOT / "engine").rglob("*.py")):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 @pytest.fixture(scope="session")

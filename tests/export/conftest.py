@@ -1,26 +1,37 @@
 """Runs to export, one of each kind, and each export of them: made once for all tests, and not to be written to."""
 
+import json
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from exports import HOSTILE, Exported, ExportOf, export_to
+from exports import HOSTILE, PROOF, Exported, ExportOf, export_to, left_in
+from made_once import made_once, made_within
 from photographs import save_photographs
 from processes import folders
 from small_networks import after_some_images
 from torchvision.models import get_model
 
 from engine.data.dataset import Split, save_dataset
+from engine.data.download import fetch
 from engine.export.exporting import FORMATS
+from engine.export.proof import Proof
 from engine.recipes.recipe import Recipe, change, find_recipe
 from engine.runs.run import Run, create_run
 from engine.training.worker import execute
 
 AS_MACHINES_DIFFER = {"device": "cpu", "precision": "float32", "convolutions": "onednn", "threads": 1}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "export_of" in getattr(item, "fixturenames", ()):  # where it is not made yet, it is proved in a process
+            item.add_marker(pytest.mark.processes)
 
 
 def executed(recipe: Recipe) -> Run:
@@ -55,24 +66,31 @@ def transferred_run(folder: Path) -> Run:
 
 
 def rows_run(folder: Path) -> Run:
+    fetch("blobs")  # here: a run whose data are not there yet has a process get them
     return executed(change(find_recipe("blobs-mlp"), {"epochs": 2}))
 
 
 @pytest.fixture(scope="session")
-def run_of(trained: Run, digits_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Run]:
+def run_of(trained: Run, digits_data: Path) -> Callable[[str], Run]:
     """Return a finished run of a kind, with its data beside it: grey (of ink), colour, transferred, or rows."""
 
     @cache
-    def make(kind: str) -> Run:
-        folder = tmp_path_factory.mktemp(kind)
-        with folders(folder / "data", folder / "runs"):
+    def finished(kind: str) -> Run:
+        def make(folder: Path) -> None:
             if kind == "grey":
                 shutil.copytree(digits_data / "prepared", folder / "data" / "prepared")
-                return Run(Path(shutil.copytree(trained.path, folder / "runs" / trained.id)))
+                shutil.copytree(trained.path, folder / "runs" / trained.id)
+                return
+            folder.mkdir()
             torch.manual_seed(0)
-            return {"colour": colour_run, "transferred": transferred_run, "rows": rows_run}[kind](folder)
+            with folders(folder / "data", folder / "runs"):
+                {"colour": colour_run, "transferred": transferred_run, "rows": rows_run}[kind](folder)
 
-    return make
+        runs = made_once(f"run-{kind}", make) / "runs"
+        (path,) = (path for path in runs.iterdir() if (path / "recipe.json").exists())
+        return Run(path)
+
+    return finished
 
 
 @pytest.fixture
@@ -92,16 +110,34 @@ def export_of(run_of: Callable[[str], Run]) -> ExportOf:
     """Return the export of a kind of run in a format, onnx or torch, as a folder."""
 
     @cache
-    def make(kind: str, format: str) -> Exported:
+    def exported(kind: str, format: str) -> Exported:
         run = run_of(kind)
         base = run.path.parents[1]
-        with folders(base / "data", base / "runs"):
-            folder = base / format
-            done = export_to(run, format, folder)
-        assert [file.name for file in done.files] == list(FORMATS[format])
-        return Exported(run, folder, done)
 
-    return make
+        def make(folder: Path) -> None:
+            folder.mkdir()
+            with folders(base / "data", base / "runs"):
+                done = export_to(run, format, folder / "files")
+            assert left_in(folder / "files") == sorted(FORMATS[format])
+            (folder / "proof.json").write_text(json.dumps(asdict(done.proof)))
+
+        kept = made_within(base, format, make)
+        proof = Proof(**json.loads((kept / "proof.json").read_text()))
+        return Exported(run, kept / "files" / FORMATS[format][0], proof)
+
+    return exported
+
+
+@pytest.fixture
+def stub_of_the_writer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have models written as a small text, and taken to be proved: it is where files land that is tested."""
+
+    def write(run: Run, path: Path) -> None:
+        path.write_text(f"the model of {run.id}")
+
+    monkeypatch.setattr("engine.export.formats.write_onnx", write)
+    monkeypatch.setattr("engine.export.formats.write_program", write)
+    monkeypatch.setattr("engine.export.proof.prove", lambda run, model: PROOF)
 
 
 @pytest.fixture

@@ -7,18 +7,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from damage import change_predictions
-from exports import HOSTILE
+from exports import HOSTILE, PROOF
 
 from engine.base.text import printable
 from engine.data.dataset import delete_dataset
 from engine.evaluation.metrics import wilson_interval
 from engine.evaluation.predictions import load_predictions, save_predictions
 from engine.export.card import model_card, plain
-from engine.export.proof import Proof
 from engine.recipes.recipe import change
 from engine.runs.run import Run
-
-PROOF = Proof(100, "test images of digits", 16, 2.5e-6, 0)
 
 
 @pytest.fixture

@@ -1,50 +1,59 @@
 import json
 import re
 import signal
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from command_line import Answer, assert_refused, begin, call, command, finish
-from exports import left_in
-from processes import python
+from command_line import Answer, assert_refused, begin, command, finish
+from exports import PROOF, left_in
+from full_disk import files_limited_to
 
 from engine.base.text import format_bytes
+from engine.commands.main import main
 from engine.inference.classifier import load_classifier
 
 DIFFERENCE = r"the largest difference in probability from the run's own answers is \d\.\de-\d\d"
 
 
+@pytest.fixture(autouse=True)
+def own_way_to_end() -> Iterator[None]:
+    """The command has SIGTERM end its process in its own way, which here is the process of the tests."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
 @pytest.mark.processes
-def test_a_run_is_exported_to_a_file(run_of, at, tmp_path: Path) -> None:
-    run, file = at(run_of("grey")), tmp_path / "digits.onnx"
-    done = command("export", run.id, "--format", "onnx", str(file))
+@pytest.mark.parametrize("name", ["model.onnx", pytest.param("model.pt2", marks=pytest.mark.sweep)])
+def test_a_run_is_exported_to_a_file(name: str, run_of, at, tmp_path: Path) -> None:
+    run, file, format = at(run_of("grey")), tmp_path / name, {"model.onnx": "onnx", "model.pt2": "torch"}[name]
+    done = command("export", run.id, "--format", format, str(file))
     assert done.code == 0, done.stderr
     written, proof = done.stdout.splitlines()
     assert written == f"written: {file} ({format_bytes(file.stat().st_size)})"
     assert re.match(rf"On 100 test images of digits, .*: {DIFFERENCE}, and 0 of 116 answers are different\.$", proof)
-    assert done.stderr == "writing model.onnx\nproving it in a process without Loupe\n"
-    assert left_in(tmp_path) == ["digits.onnx"]
+    assert done.stderr == f"writing {name}\nproving it in a process without Loupe\n"
+    assert left_in(tmp_path) == [name]
 
 
-@pytest.mark.processes
-def test_a_run_is_exported_to_a_folder_beside_where_one_is(run_of, at, tmp_path: Path, monkeypatch) -> None:
+@pytest.mark.usefixtures("stub_of_the_writer")
+def test_a_run_is_exported_to_a_folder_beside_where_one_is(run_of, at, tmp_path: Path, capsys) -> None:
     run = at(run_of("rows"))
-    done = command("export", run.id, "--format", "torch", "--json", str(tmp_path / "up" / ".." / "out"))
-    assert done.code == 0, done.stderr
+    assert main(["export", run.id, "--format", "torch", "--json", str(tmp_path / "up" / ".." / "out")]) == 0
     names = ["model.pt2", "weights.safetensors", "weights.json", "predict.py", "MODEL_CARD.md"]
-    document = done.document
-    assert document["proof"].pop("largest") <= 1e-4
-    assert document == {
+    assert json.loads(capsys.readouterr().out) == {
         "run": run.id,
         "format": "torch",
         "files": [str(tmp_path / "out" / name) for name in names],
-        "proof": {"images": 100, "inputs": "test rows of blobs", "resized": 0, "different": 0},
+        "proof": asdict(PROOF),
     }
     about = json.loads((tmp_path / "out" / "weights.json").read_text())
     assert about["classes"] == list(load_classifier(run).classes)
 
 
-def test_what_cannot_be_exported_is_refused(run_of, at, tmp_path: Path) -> None:
+def test_what_cannot_be_exported_is_refused(run_of, at, tmp_path: Path, capsys) -> None:
     run = at(run_of("grey"))
     (tmp_path / "there.onnx").write_text("mine")
     for arguments, reason in {
@@ -57,52 +66,18 @@ def test_what_cannot_be_exported_is_refused(run_of, at, tmp_path: Path) -> None:
         (run.id, "--format", "onnx", ""): "No place was named to export to.",
         (run.id, "--format", "onnx"): "the following arguments are required: PATH",
     }.items():
-        assert_refused(call("export", *arguments), reason)
+        assert_refused(Answer(main(["export", *arguments]), *capsys.readouterr()), reason)
     assert left_in(tmp_path) == ["there.onnx"]
     assert (tmp_path / "there.onnx").read_text() == "mine"
 
 
-EXPORTED_OTHERWISE = """
-import sys
-from exports import damaged
-from engine.commands.main import main
-from engine.export import formats
-load = formats.load_portable
-formats.load_portable = lambda run: damaged(load(run))
-sys.exit(main(sys.argv[1:]))
-"""
-
-EXPORTED_WITH_SMALL_FILES = """
-import resource, sys
-from engine.commands.main import main
-resource.setrlimit(resource.RLIMIT_FSIZE, (20_000,) * 2)
-sys.exit(main(sys.argv[1:]))
-"""
-
-
-def exported_by(code: str, *arguments: str) -> Answer:
-    """Run the command within some code of ours."""
-    code = f"import sys; sys.path.append({str(Path(__file__).parents[1])!r})\n{code}"
-    return finish(python("-c", code, "export", *arguments, stdout=-1, stderr=-1))
-
-
-@pytest.mark.processes
-def test_an_export_that_answers_otherwise_ends_in_a_sentence(run_of, at, tmp_path: Path) -> None:
-    run = at(run_of("grey"))
-    ended = exported_by(EXPORTED_OTHERWISE, run.id, "--format", "onnx", str(tmp_path / "out"))
-    assert (ended.code, ended.stdout) == (2, "")
-    *_, said = ended.stderr.splitlines()
-    assert said.startswith("error: The export was given up, and nothing of it kept: its probabilities differ from the")
-    assert left_in(tmp_path) == []
-
-
-@pytest.mark.processes
-def test_a_full_disk_is_told_of_in_a_sentence(run_of, at, tmp_path: Path) -> None:
-    run = at(run_of("grey"))
-    ended = exported_by(EXPORTED_WITH_SMALL_FILES, run.id, "--format", "torch", str(tmp_path / "out"))
-    assert (ended.code, ended.stdout) == (2, "")
-    *_, said = ended.stderr.splitlines()
-    assert said.startswith(f"error: {tmp_path / 'out'} could not be written (File too large). Name a file")
+def test_a_full_disk_is_told_of_in_a_sentence(run_of, at, tmp_path: Path, capsys) -> None:
+    run, place = at(run_of("grey")), tmp_path / "out"
+    with files_limited_to(20_000):
+        assert main(["export", run.id, "--format", "torch", str(place)]) == 2
+    stdout, stderr = capsys.readouterr()
+    assert (stdout, stderr.count("\n")) == ("", 2)
+    assert stderr.splitlines()[1].startswith(f"error: {place} could not be written (File too large). Name a file")
     assert left_in(tmp_path) == []
 
 

@@ -59,7 +59,7 @@ def test_an_export_that_is_cancelled_leaves_nothing(run: Run) -> None:
     wait_until(lambda: folders_of(run) == [])
 
 
-@pytest.mark.usefixtures("in_this_process")
+@pytest.mark.usefixtures("in_this_process", "stub_of_the_writer")
 def test_an_export_of_earlier_weights_is_not_offered_but_made_anew(run: Run) -> None:
     start_export(run, "onnx")
     assert find_cached_export(run, "onnx")

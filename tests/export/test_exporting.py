@@ -8,15 +8,15 @@ import stat
 from pathlib import Path
 
 import pytest
-from exports import export_to, left_in
+from exports import damaged, export_to, left_in
 from picture_files import assert_sentences, result_of
 
 from engine.base.errors import LoupeError
+from engine.export import formats
 from engine.export.exporting import FORMATS, check_target, export
 from engine.export.script import script_of
+from engine.networks.model_file import load_model, save_model
 from engine.runs.run import create_run
-
-MODELS = [("onnx", ".onnx"), ("torch", ".pt2")]
 
 
 def refusal(path: Path, format: str) -> str:
@@ -26,18 +26,20 @@ def refusal(path: Path, format: str) -> str:
     return str(refused.value)
 
 
-@pytest.mark.parametrize(("format", "suffix"), MODELS)
-def test_a_folder_gets_all_that_is_needed(format: str, suffix: str, export_of) -> None:
-    exported = export_of("grey", format)
-    assert left_in(exported.folder) == sorted(FORMATS[format])
-    assert exported.done.files == tuple(exported.folder / name for name in FORMATS[format])
-    assert exported.model.suffix == suffix
-    document = json.loads(json.dumps(exported.done.as_document()))
-    assert document["files"] == [str(file) for file in exported.done.files]
+@pytest.mark.usefixtures("stub_of_the_writer")
+@pytest.mark.parametrize("format", ["onnx", "torch"])
+def test_a_folder_gets_all_that_is_needed(format: str, run_of, at, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    done = export_to(at(run_of("grey")), format, folder)
+    assert left_in(folder) == sorted(FORMATS[format])
+    assert done.files == tuple(folder / name for name in FORMATS[format])
+    document = json.loads(json.dumps(done.as_document()))
+    assert document["files"] == [str(file) for file in done.files]
     assert document["proof"]["images"] == 100 and document["proof"]["largest"] <= 1e-4
-    assert "/runs/" not in "".join(file.read_text() for file in exported.folder.glob("*.py"))
+    assert "/runs/" not in (folder / "predict.py").read_text(encoding="utf-8")
 
 
+@pytest.mark.usefixtures("stub_of_the_writer")
 def test_a_named_file_is_that_one_file_and_says_what_it_does(run_of, at, tmp_path: Path) -> None:
     run, told = at(run_of("grey")), []
     steps = export(run, "torch", tmp_path / "digits v2.PT2")
@@ -109,6 +111,7 @@ def test_an_export_that_nobody_waits_for_leaves_nothing(run_of, at, tmp_path: Pa
     assert left_in(tmp_path) == []
 
 
+@pytest.mark.usefixtures("stub_of_the_writer")
 def test_what_has_come_to_be_there_meanwhile_is_not_overwritten(run_of, at, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     steps = export(at(run_of("rows")), "torch", tmp_path / "out")
@@ -118,6 +121,17 @@ def test_what_has_come_to_be_there_meanwhile_is_not_overwritten(run_of, at, tmp_
         result_of(steps)
     assert (tmp_path / "out" / "MODEL_CARD.md").read_text() == "theirs"
     assert left_in(tmp_path) == ["out"] and left_in(tmp_path / "out") == ["MODEL_CARD.md"]
+
+
+def test_of_an_export_that_answers_otherwise_nothing_is_left(copied, export_of, tmp_path: Path, monkeypatch) -> None:
+    run, of_other_weights = copied("grey"), export_of("grey", "onnx").model
+    model, preprocessing = load_model(run.weights)
+    save_model(run.weights, damaged(model).state_dict(), run.read_recipe(), preprocessing)
+    monkeypatch.setattr(formats, "write_onnx", lambda run, path: shutil.copy(of_other_weights, path))
+    before = left_in(tmp_path)
+    with pytest.raises(LoupeError, match="its probabilities differ"):
+        export_to(run, "onnx", tmp_path / "out")
+    assert left_in(tmp_path) == before
 
 
 @pytest.fixture
@@ -138,7 +152,7 @@ def test_where_there_are_no_links_files_are_copied(run_of, at, tmp_path: Path) -
     assert file.read_text(encoding="utf-8") == script_of(run)
 
 
-@pytest.mark.usefixtures("no_links")
+@pytest.mark.usefixtures("no_links", "stub_of_the_writer")
 def test_a_disk_that_fills_up_at_the_end_is_left_as_it_was(run_of, at, tmp_path: Path, monkeypatch) -> None:
     def copy(source, written) -> None:
         if written.name.endswith("MODEL_CARD.md"):

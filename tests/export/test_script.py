@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from exports import assert_in_the_projects_style
 from raw_files import write_files, write_idx_pair
 from safetensors.torch import load_file
 from torch import nn
 from torchvision.models import get_model
 
 from engine.base.errors import LoupeError
-from engine.base.paths import PROJECT_ROOT, data_root, weights_folder
+from engine.base.paths import data_root, weights_folder
 from engine.data.catalogue import CATALOGUE
 from engine.data.dataset import Dataset, Split, delete_dataset, open_dataset, save_dataset
 from engine.data.download import fetch
@@ -97,15 +98,6 @@ def started_alone(text: str, folder: Path) -> str:
 def last_figures(output: str, split: str) -> tuple[float, float]:
     loss, accuracy = re.findall(rf"{split} loss ([\d.]+), accuracy ([\d.]+)%", output)[-1]
     return float(loss), float(accuracy) / 100
-
-
-def assert_in_the_projects_style(text: str, folder: Path) -> None:
-    file = folder / "script_in_style.py"
-    file.write_text(text)
-    for command in (["check"], ["format", "--check", "--diff"]):
-        ruff = [sys.executable, "-m", "ruff", *command, "--config", str(PROJECT_ROOT / "pyproject.toml"), "--no-cache"]
-        found = subprocess.run([*ruff, str(file)], cwd=folder, capture_output=True, text=True, check=False)
-        assert found.returncode == 0, f"{found.stdout}\n{found.stderr}\n{text}"
 
 
 def assert_trains_the_same(text: str, chosen: Recipe) -> None:
@@ -191,7 +183,10 @@ def put_imagenet_weights(model: str) -> None:
     torch.save(get_model(model).state_dict(), weights_folder() / BACKBONES[model].file)
 
 
-@pytest.mark.parametrize("name", RECIPES)
+# That of a network of 25 million weights, as in a tutorial, is swept over.
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.sweep if name == "folder-resnet50" else ()) for name in RECIPES]
+)
 @pytest.mark.usefixtures("unchecked")
 def test_every_recipe_is_written_as_a_script_that_trains_the_same(name, tmp_path, make_colours):
     chosen = change(find_recipe(name), AS_MACHINES_DIFFER)
@@ -202,7 +197,7 @@ def test_every_recipe_is_written_as_a_script_that_trains_the_same(name, tmp_path
         put_imagenet_weights(chosen.model)
         chosen = change(chosen, {"dataset": "colours", "epochs": min(chosen.epochs, 3)})
     text = written(chosen)
-    assert_in_the_projects_style(text, tmp_path)
+    assert_in_the_projects_style(text)
     assert 60 <= text.count("\n") <= 165
     assert "engine" not in text
     assert_trains_the_same(text, chosen)
@@ -213,7 +208,7 @@ def test_every_recipe_is_written_as_a_script_that_trains_the_same(name, tmp_path
 def test_torchvisions_datasets_are_the_images_that_loupe_has(name, tmp_path):
     prepare_raw(name)
     text = written(recipe(dataset=name, model="mlp"))
-    assert_in_the_projects_style(text, tmp_path)
+    assert_in_the_projects_style(text)
     names = begun(text)
     for split, stored in open_dataset(name).splits.items():
         np.testing.assert_array_equal(names[f"{split}_images"].permute(0, 2, 3, 1), stored.images)
@@ -270,7 +265,7 @@ def epochs_made(printed: str, chosen: Recipe) -> int:
 def test_every_setting_is_in_the_script(settings, colours, tmp_path, capsys):
     chosen = recipe(**settings)
     text = written(chosen)
-    assert_in_the_projects_style(text, tmp_path)
+    assert_in_the_projects_style(text)
     assert_trains_the_same(text, chosen)
 
     names = ended(text, begun(text))
@@ -284,15 +279,17 @@ def test_every_setting_is_in_the_script(settings, colours, tmp_path, capsys):
     assert all(value.isfinite().all() for value in saved.values())
 
 
+LARGER = ["vit_b_16", "densenet121", "googlenet", "efficientnet_b0", "swin_t", "convnext_tiny"]
+
+
 @pytest.mark.parametrize(
-    "model",
-    ["resnet18", "vit_b_16", "densenet121", "googlenet", "mnasnet0_5", "efficientnet_b0", "swin_t", "convnext_tiny"],
+    "model", ["resnet18", "mnasnet0_5", *[pytest.param(name, marks=pytest.mark.sweep) for name in LARGER]]
 )
 @pytest.mark.parametrize("head", ["linear", "hidden"])
 def test_torchvisions_networks_are_built_as_loupe_builds_them(model, head, colours, tmp_path):
     chosen = recipe(model=model, head=head)
     text = written(chosen)
-    assert_in_the_projects_style(text, tmp_path)
+    assert_in_the_projects_style(text)
     names = begun(text)
     training = Training(chosen, colours, CPU)
     for name, value in training.model.state_dict().items():
@@ -305,7 +302,7 @@ def test_a_networks_own_ways_with_imagenets_weights_are_kept(model, colours, tmp
     put_imagenet_weights(model)
     chosen = recipe(model=model, weights="imagenet")
     text = written(chosen)
-    assert_in_the_projects_style(text, tmp_path)
+    assert_in_the_projects_style(text)
     names = begun(text)
     training = Training(chosen, colours, CPU)
     load_pretrained(training.model, chosen)
@@ -330,7 +327,7 @@ def test_what_starts_from_an_earlier_run_is_frozen_as_long_as_there(settings, co
     earlier = executed(recipe(learning_rate=0.01))
     chosen = recipe(weights=earlier.id, **settings)
     text = written(chosen)
-    assert_in_the_projects_style(text, tmp_path)
+    assert_in_the_projects_style(text)
     assert_trains_the_same(text, chosen)
 
     ended(text, begun(text))
@@ -384,7 +381,7 @@ def test_files_of_weights_are_loaded_as_they_were_saved(nest, num_classes, colou
     weights = build_model("convnet", (12, 10, 3), num_classes).state_dict()
     chosen = recipe(weights=as_saved(tmp_path / "start.pth", nest(weights)), freeze="1")
     text = written(chosen)
-    assert_in_the_projects_style(text, tmp_path)
+    assert_in_the_projects_style(text)
     assert_trains_the_same(text, chosen)
     assert ("The head, which tells the classes apart, is new." in text) == (num_classes == 7)
 
@@ -419,7 +416,7 @@ def test_a_crop_alone_is_loupes_too(colours):
 def test_grey_images_are_shown_to_a_network_for_colours_as_three_channels(digits, tmp_path):
     chosen = recipe(dataset="digits", model="resnet18", size=32, scaling="imagenet")
     text = written(chosen)
-    assert_in_the_projects_style(text, tmp_path)
+    assert_in_the_projects_style(text)
     names = begun(text)
     training = Training(chosen, digits, CPU)
     images = torch.from_numpy(digits.splits["test"].images[:20])
@@ -435,7 +432,7 @@ def test_a_validation_split_of_the_datasets_own_is_used(tmp_path):
     splits = {"train": split(30), "val": split(9), "test": split(6)}
     save_dataset("colours", ("red", "green", "blue"), splits, "generated by the tests")
     text = written(recipe(validation_share=0.1, keep="best"))
-    assert_in_the_projects_style(text, tmp_path)
+    assert_in_the_projects_style(text)
     assert "VALIDATION_SHARE" not in text
     assert_trains_the_same(text, recipe(validation_share=0.1, keep="best"))
 
@@ -445,7 +442,7 @@ def test_classes_without_training_images_weigh_nothing(tmp_path):
     images = np.random.randint(0, 256, (6, 8, 8, 1)).astype(np.uint8)
     save_dataset("colours", ("red", "green", "blue"), {"train": Split(images, labels)}, "generated by the tests")
     text = written(recipe(class_weights="balanced"))
-    assert_in_the_projects_style(text, tmp_path)
+    assert_in_the_projects_style(text)
     assert begun(text)["class_weights"].tolist() == [0.75, 0.0, 1.5]
 
 
@@ -453,7 +450,7 @@ def test_a_table_is_standardized_as_the_run_did(tmp_path):
     fetch("blobs")
     chosen = recipe(dataset="blobs", model="mlp", scaling="dataset")
     text = written(chosen)
-    assert_in_the_projects_style(text, tmp_path)
+    assert_in_the_projects_style(text)
     assert_trains_the_same(text, chosen)
 
 
@@ -462,7 +459,7 @@ def test_the_head_of_a_table_is_trained_alone_where_the_rest_is_frozen(tmp_path)
     earlier = executed(recipe(dataset="blobs", model="mlp"))
     chosen = recipe(dataset="blobs", model="mlp", weights=earlier.id, freeze="backbone")
     text = written(chosen)
-    assert_in_the_projects_style(text, tmp_path)
+    assert_in_the_projects_style(text)
     assert_trains_the_same(text, chosen)
     ended(text, begun(text))
     before, after = load_file(earlier.weights), torch.load("model.pt", weights_only=True)
@@ -475,7 +472,7 @@ def test_a_run_whose_dataset_is_gone_is_written_with_the_place_it_had(colours, t
     before = script_of(run)
     delete_dataset("colours")
     after = script_of(run)
-    assert_in_the_projects_style(after, tmp_path)
+    assert_in_the_projects_style(after)
     assert f'DATASET = Path("{colours.folder}")' in after
     assert [line for line in before.splitlines() if "load(" in line] == [
         line for line in after.splitlines() if "load(" in line
@@ -505,21 +502,24 @@ def test_quotes_and_long_paths_do_not_break_a_script(tmp_path, monkeypatch):
     images = np.random.randint(0, 256, (6, 8, 8, 1)).astype(np.uint8)
     save_dataset("colours", ("a", "b"), {"train": Split(images, np.arange(6) % 2)}, "generated by the tests")
     text = written(recipe())
-    assert_in_the_projects_style(text, tmp_path)
+    assert_in_the_projects_style(text)
     assert_trains_the_same(text, recipe())
 
 
-def test_blobs_alone_come_to_the_very_figures_of_the_run(tmp_path):
+def test_a_script_of_blobs_comes_to_the_very_figures_of_the_run(capsys):
     """Nothing is drawn but the first weights, and these are drawn as in the run."""
     fetch("blobs")
     run = executed(change(find_recipe("blobs-mlp"), AS_MACHINES_DIFFER))
-    printed = started_alone(script_of(run), tmp_path / "alone")
+    text = script_of(run)
+    ended(text, begun(text))
+    printed = capsys.readouterr().out
     ours = run.history().ended
     assert ours and printed.count("epoch ") == 10
     assert last_figures(printed, "test") == pytest.approx((ours.test_loss, ours.test_accuracy), abs=1e-4)
     assert f"loss {ours.train_loss:.4f}, accuracy {ours.train_accuracy:.2%}" in printed.splitlines()[-1]
 
 
+@pytest.mark.sweep
 def test_the_digits_alone_are_learned_as_well_as_in_the_run(digits, tmp_path):
     run = executed(change(find_recipe("digits-quick"), AS_MACHINES_DIFFER))
     text = script_of(run)
@@ -534,6 +534,7 @@ def test_the_digits_alone_are_learned_as_well_as_in_the_run(digits, tmp_path):
     }
 
 
+@pytest.mark.processes
 def test_a_dataset_of_ones_own_is_learned_alone_with_many_settings(make_colours, tmp_path):
     make_colours(train=240, test=90)
     settings = {"optimizer": "sgd", "nesterov": True, "weight_decay": 0.001, "schedule": "cosine", "warmup_epochs": 1.0}
