@@ -144,25 +144,24 @@ def test_images_that_cannot_be_told_apart_are_not_learned_by_heart() -> None:
     assert checks["one batch"].verdict == "bad"
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"label_smoothing": 0.9},
-        {"class_weights": "balanced"},
-        {"augment": "flip rotate=30 crop=0.5 erase=0.5"},
-        {"schedule": "one-cycle", "warmup_epochs": 0.0},
-        {"schedule": "cosine", "warmup_epochs": 4.5},
-        {"batch_size": 3},
-        {"epochs": 1},
-    ],
-    ids=str,
-)
-def test_what_is_for_later_does_not_matter_to_one_batch(digits: Dataset, settings: dict) -> None:
+FOR_LATER: list[dict] = [
+    {"label_smoothing": 0.9},
+    {"class_weights": "balanced"},
+    {"augment": "flip rotate=30 crop=0.5 erase=0.5"},
+    {"schedule": "one-cycle", "warmup_epochs": 0.0},
+    {"schedule": "cosine", "warmup_epochs": 4.5},
+    {"batch_size": 3},
+    {"epochs": 1},
+]
+
+
+def test_what_is_for_later_does_not_matter_to_one_batch(digits: Dataset) -> None:
     stored = digits.splits["train"]
     zeros, others = np.flatnonzero(stored.labels == 0), np.flatnonzero(stored.labels)
     uneven = replace(digits, splits={"train": taken(stored, [*zeros, *others[: len(zeros)]])})
     expected = rehearsed(recipe(), uneven)["one batch"]
-    assert rehearsed(recipe(**settings), uneven)["one batch"] == expected
+    for settings in FOR_LATER:
+        assert rehearsed(recipe(**settings), uneven)["one batch"] == expected, settings
 
 
 def test_dropout_does_not_keep_a_network_from_learning_one_batch(digits: Dataset) -> None:
