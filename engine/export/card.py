@@ -52,7 +52,7 @@ def model_card(run: Run, model: str, proof: Proof) -> str:
         "limit": LIMIT,
     }
     environment = templates()
-    environment.filters |= {"plain": plain, "counted": pluralize}
+    environment.filters |= {"plain": plain, "pluralize": pluralize}
     return environment.get_template("card.md.jinja").render(context)
 
 

@@ -124,9 +124,9 @@ def _template():
     environment.filters |= {
         "percent": lambda share: f"{share:.2%}",
         "number": lambda count: f"{count:,}",
-        "sure": format_probability,
+        "format_probability": format_probability,
         "time": lambda seconds: f"{seconds:.2g} s" if seconds < 9.5 else format_duration(seconds),
-        "counted": pluralize,
+        "pluralize": pluralize,
         "wilson": lambda of: wilson_interval(*of),
     }
     return environment.get_template("report.html")

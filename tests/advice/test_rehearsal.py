@@ -144,25 +144,24 @@ def test_images_that_cannot_be_told_apart_are_not_learned_by_heart() -> None:
     assert checks["one batch"].verdict == "bad"
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"label_smoothing": 0.9},
-        {"class_weights": "balanced"},
-        {"augment": "flip rotate=30 crop=0.5 erase=0.5"},
-        {"schedule": "one-cycle", "warmup_epochs": 0.0},
-        {"schedule": "cosine", "warmup_epochs": 4.5},
-        {"batch_size": 3},
-        {"epochs": 1},
-    ],
-    ids=str,
-)
-def test_what_is_for_later_does_not_matter_to_one_batch(digits: Dataset, settings: dict) -> None:
+FOR_LATER: list[dict] = [
+    {"label_smoothing": 0.9},
+    {"class_weights": "balanced"},
+    {"augment": "flip rotate=30 crop=0.5 erase=0.5"},
+    {"schedule": "one-cycle", "warmup_epochs": 0.0},
+    {"schedule": "cosine", "warmup_epochs": 4.5},
+    {"batch_size": 3},
+    {"epochs": 1},
+]
+
+
+def test_what_is_for_later_does_not_matter_to_one_batch(digits: Dataset) -> None:
     stored = digits.splits["train"]
     zeros, others = np.flatnonzero(stored.labels == 0), np.flatnonzero(stored.labels)
     uneven = replace(digits, splits={"train": taken(stored, [*zeros, *others[: len(zeros)]])})
     expected = rehearsed(recipe(), uneven)["one batch"]
-    assert rehearsed(recipe(**settings), uneven)["one batch"] == expected
+    for settings in FOR_LATER:
+        assert rehearsed(recipe(**settings), uneven)["one batch"] == expected, settings
 
 
 def test_dropout_does_not_keep_a_network_from_learning_one_batch(digits: Dataset) -> None:
@@ -454,6 +453,7 @@ print(json.dumps([check.as_document() for check in checks]))
 """
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
 @pytest.mark.parametrize(
     ("settings", "before", "way_out"),
@@ -461,9 +461,14 @@ print(json.dumps([check.as_document() for check in checks]))
         # The first convolution of 600 such images makes 314 MB; that of one large image 268 MB.
         ({"model": "convnet", "batch_size": 600}, ["weights"], "Set batch_size to 300, or choose a smaller network"),
         # One goes through as the training is set up, to see whether batch norm can do with it.
-        ({"model": "convnet", "batch_size": 1}, [], "Choose a smaller network"),
+        pytest.param({"model": "convnet", "batch_size": 1}, [], "Choose a smaller network", marks=pytest.mark.sweep),
         # A layer of 411 MB: it is not even built.
-        ({"model": "vgg11", "batch_size": 2}, [], "Set batch_size to 1, or choose a smaller network"),
+        pytest.param(
+            {"model": "vgg11", "batch_size": 2},
+            [],
+            "Set batch_size to 1, or choose a smaller network",
+            marks=pytest.mark.sweep,
+        ),
     ],
     ids=["batch", "image", "network"],
 )

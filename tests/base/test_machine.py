@@ -25,6 +25,7 @@ print(peak_memory("cpu"))
 """
 
 
+@pytest.mark.processes
 def test_the_most_memory_that_this_process_has_had_is_told_in_megabytes() -> None:
     with python("-c", PEAKS, stdout=subprocess.PIPE) as process:
         before, holding, after = map(float, process.communicate()[0].split())

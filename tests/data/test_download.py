@@ -245,6 +245,7 @@ fetch.fetch("digits")
 """
 
 
+@pytest.mark.processes
 def test_of_two_processes_that_fetch_at_once_one_does_the_work():
     start = functools.partial(
         subprocess.Popen,
@@ -492,6 +493,7 @@ def test_the_timeout_of_other_sockets_is_left_as_it_was(offer, own_timeout):
     assert socket.getdefaulttimeout() == own_timeout
 
 
+@pytest.mark.processes
 def test_without_a_network_the_command_line_says_where_to_put_the_files(raw, monkeypatch):
     for variable in ("http_proxy", "https_proxy"):  # where nobody listens
         monkeypatch.setenv(variable, "http://127.0.0.1:9")

@@ -330,6 +330,7 @@ def test_what_an_iphone_makes_is_opened():
     assert "heic" in SUFFIXES
 
 
+@pytest.mark.processes
 def test_without_pillow_heif_it_is_said_that_it_is_needed():
     code = (
         "import sys; sys.modules['pillow_heif'] = None\n"

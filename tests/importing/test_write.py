@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from filelock import FileLock
+from full_disk import files_limited_to
 from picture_files import (
     CRC,
     SIZE,
@@ -36,6 +37,7 @@ from processes import folders, python, wait_until
 
 from engine.base.errors import LoupeError
 from engine.base.paths import PROJECT_ROOT, child_environment
+from engine.commands.main import main
 from engine.data.dataset import Dataset, _open, is_prepared, open_dataset, prepared_names, prepared_root
 from engine.data.source_files import read_bad_files
 from engine.images.pictures import MAX_FILE_BYTES
@@ -353,20 +355,11 @@ def test_a_full_disk_in_mid_import_leaves_nothing(tmp_path, monkeypatch):
     )
 
 
-LIMITED = """
-import resource, sys
-resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))
-from engine.commands.main import main
-sys.exit(main(sys.argv[1:]))
-"""
-
-
 def test_a_limit_of_the_file_size_is_told_and_nothing_is_left(tmp_path):
     path = write(tmp_path / "pets", pngs(["a/1.png", "b/2.png"]))
-    with python("-c", LIMITED, "import", "pets", str(path), "--size", "1000", stderr=subprocess.PIPE) as process:
-        *_, line = process.stderr.read().splitlines()
-    assert process.returncode == 2
-    assert line.startswith(f"error: {prepared_root()} cannot be written (File too large).")
+    with files_limited_to(500_000):
+        told = assert_refused(Request("pets", str(path), size=1000))
+    assert told.startswith(f"{prepared_root()} cannot be written (File too large).")
     assert left_behind() == []
 
 
@@ -419,7 +412,15 @@ def living(group: int) -> list[str]:
     return [pid for pgid, state, pid in rows if int(pgid) == group and not state.startswith("Z")]
 
 
-@pytest.mark.parametrize("moment", ["Listing files 0", "Decoding 256", "Finishing 601"])
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "Decoding 256",
+        pytest.param("Listing files 0", marks=pytest.mark.sweep),
+        pytest.param("Finishing 601", marks=pytest.mark.sweep),
+    ],
+)
 def test_a_killed_import_leaves_no_dataset_and_no_process_and_can_be_repeated(many, moment):
     path, fingerprint = many
     with python(
@@ -442,6 +443,7 @@ def test_a_killed_import_leaves_no_dataset_and_no_process_and_can_be_repeated(ma
     assert left_behind() == ["many"]
 
 
+@pytest.mark.processes
 def test_a_worker_that_is_killed_changes_nothing(many):
     path, fingerprint = many
     steps = import_dataset(Request("many", str(path)))
@@ -469,6 +471,7 @@ PIL.Image.open = open_or_crash
 """
 
 
+@pytest.mark.processes
 def test_a_picture_that_its_decoder_crashes_at_is_bad_and_the_others_are_well(tmp_path, monkeypatch):
     files = pngs(f"{label}/{number}.png" for label in "ab" for number in range(4))
     path = write(tmp_path / "pets", files | {"a/2.png": files["a/2.png"] + b"crash"})
@@ -524,6 +527,7 @@ except MemoryError:
 """
 
 
+@pytest.mark.processes
 def test_a_set_that_is_larger_than_memory_is_imported_and_opened(tmp_path):
     colours = {
         f"{'ab'[shade % 2]}/{shade}.png": encode(Image.new("RGB", (8, 8), (shade, 9, 99))) for shade in range(30)
@@ -545,17 +549,11 @@ def test_a_set_that_is_larger_than_memory_is_imported_and_opened(tmp_path):
 # The command line
 
 
-def command(*arguments: str) -> tuple[int, str, str]:
-    with python("-W", "error", "-m", "engine", *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        stdout, stderr = process.communicate()
-    return process.returncode, stdout, stderr
-
-
-def test_the_command_line_imports_and_tells_what_it_made(tmp_path):
+def test_the_command_line_imports_and_tells_what_it_made(tmp_path, capsys):
     files = pngs(f"{label}/{number}.png" for label in ("cats", "dogs") for number in range(5))
     path = pack(tmp_path / "pets.zip", files | {"cats/bad.png": b"no"})
-    code, stdout, stderr = command("import", "pets", str(path), "--test-share", "0.4", "--seed", "3", "--json")
-    assert code == 0
+    assert main(["import", "pets", str(path), "--test-share", "0.4", "--seed", "3", "--json"]) == 0
+    stdout, stderr = capsys.readouterr()
     assert all(re.match("Listing|Dividing|Looking|Decoding|Finishing", line) for line in stderr.splitlines())
     document = json.loads(stdout)
     dataset = open_dataset("pets")
@@ -566,10 +564,11 @@ def test_the_command_line_imports_and_tells_what_it_made(tmp_path):
     assert document["source"] == dataset.source
 
 
-def test_a_dry_run_tells_what_was_understood_and_writes_nothing(tmp_path):
+def test_a_dry_run_tells_what_was_understood_and_writes_nothing(tmp_path, capsys):
     path = write(tmp_path / "pets", pngs(f"{label}/{number}.png" for label in ("cats", "dogs") for number in range(5)))
-    code, stdout, stderr = command("import", "pets", str(path), "--dry-run")
-    assert (code, stderr) == (0, "")
+    assert main(["import", "pets", str(path), "--dry-run"]) == 0
+    stdout, stderr = capsys.readouterr()
+    assert stderr == ""
     lines = stdout.splitlines()
     assert lines[0] == "pets: a folder for each class"
     assert lines[1:3] == ["train  8 images: cats 4, dogs 4", "test   2 images: cats 1, dogs 1"]

@@ -83,10 +83,10 @@ def test_neighbours_stay_neighbours() -> None:
     assert {step.total for step in told} == {750}
 
 
-@pytest.mark.parametrize(
-    "features", [DIGITS, load_digits().data[:1000].astype(np.float32)], ids=["exact search", "approximate search"]
-)
-def test_the_same_features_are_placed_alike(features: np.ndarray) -> None:
+# Of a thousand images neighbours are searched for approximately.
+@pytest.mark.parametrize("count", [100, pytest.param(1000, marks=pytest.mark.sweep)])
+def test_the_same_features_are_placed_alike(count: int) -> None:
+    features = load_digits().data[:count].astype(np.float32)
     np.testing.assert_array_equal(placed(features)[0], placed(features.copy())[0])
 
 

@@ -306,6 +306,7 @@ print(sum(kept.fill(np.arange(first, last))))
 """
 
 
+@pytest.mark.processes
 def test_two_processes_may_compute_the_same_features_at_once(make_colours: MakeColours) -> None:
     dataset = make_colours(train=900)
     kept = Features(dataset, "train", extractor_of(dataset))
@@ -327,6 +328,7 @@ def test_two_processes_may_compute_the_same_features_at_once(make_colours: MakeC
     torch.testing.assert_close(kept.open(), expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.processes
 def test_who_comes_while_another_computes_waits(colours: Dataset) -> None:
     kept = Features(colours, "train", extractor_of(colours))
     fill(kept, np.arange(5))

@@ -1,3 +1,5 @@
+from collections.abc import Iterable
+
 import pytest
 import torch
 from torch import nn
@@ -346,11 +348,43 @@ BUILT = [name for name, about in BACKBONES.items() if not name.startswith("regne
 LEFT_OUT = ("aux1.", "aux2.", "AuxLogits.")
 
 
+# One of each family, and their sides.
+SMALL = {
+    "alexnet": 63,
+    "convnext_tiny": 32,
+    "densenet121": 32,
+    "efficientnet_b0": 32,
+    "efficientnet_v2_s": 33,
+    "googlenet": 32,
+    "inception_v3": 75,
+    "mnasnet0_5": 32,
+    "mobilenet_v2": 32,
+    "mobilenet_v3_small": 32,
+    "regnet_x_400mf": 32,
+    "regnet_y_400mf": 32,
+    "resnet18": 32,
+    "resnext50_32x4d": 32,
+    "shufflenet_v2_x0_5": 32,
+    "squeezenet1_1": 32,
+    "swin_t": 32,
+    "swin_v2_t": 32,
+    "vgg11": 32,
+    "vit_b_32": 224,
+}
+# Three that keep their heads at different places, in different layers.
+FEW = ("mobilenet_v3_small", "resnet18", "squeezenet1_1")
+
+
+def sweeping_all_but(names: Iterable[str], of: Iterable[str]) -> list:
+    """Parameters of a test that takes some networks by default, and the others in the sweeps."""
+    return [name if name in names else pytest.param(name, marks=pytest.mark.sweep) for name in of]
+
+
 def on(name: str) -> torch.device:
     return torch.device("cpu" if name.startswith("regnet") else "meta")
 
 
-@pytest.mark.parametrize("name", BUILT)
+@pytest.mark.parametrize("name", sweeping_all_but(SMALL, BUILT))
 def test_a_network_of_torchvisions_has_its_head_replaced_and_nothing_else(name):
     settings = {
         "googlenet": {"aux_logits": False, "init_weights": False},
@@ -382,7 +416,7 @@ def test_a_network_of_torchvisions_has_its_head_replaced_and_nothing_else(name):
     assert but_for_the_head(ours, path) == but_for_the_head(theirs, their_head)
 
 
-@pytest.mark.parametrize("name", BUILT)
+@pytest.mark.parametrize("name", sweeping_all_but(SMALL, BUILT))
 def test_a_network_of_torchvisions_takes_images_as_small_as_is_told(name):
     side = BACKBONES[name].smallest
     with on(name), torch.no_grad():
@@ -393,7 +427,10 @@ def test_a_network_of_torchvisions_takes_images_as_small_as_is_told(name):
                 model(torch.zeros(1, 3, side + 32, side + 32))
 
 
-@pytest.mark.parametrize("name", [*(name for name in BUILT if BACKBONES[name].parameters < 3e7), *MODELS])
+@pytest.mark.parametrize(
+    "name",
+    sweeping_all_but((*FEW, *MODELS), [*(name for name in BUILT if BACKBONES[name].parameters < 3e7), *MODELS]),
+)
 def test_a_hidden_head_takes_the_place_of_the_linear_one(name):
     with on(name) if name in BACKBONES else torch.device("meta"):
         linear = build_model(name, (32, 32, 3), 7)
@@ -412,34 +449,16 @@ def test_a_hidden_head_takes_the_place_of_the_linear_one(name):
     assert but_for_the_head(hidden) == but_for_the_head(linear)
 
 
-# One of each family, and their sides.
-SMALL = {
-    "alexnet": 63,
-    "convnext_tiny": 32,
-    "densenet121": 32,
-    "efficientnet_b0": 32,
-    "efficientnet_v2_s": 33,
-    "googlenet": 32,
-    "inception_v3": 75,
-    "mnasnet0_5": 32,
-    "mobilenet_v2": 32,
-    "mobilenet_v3_small": 32,
-    "regnet_x_400mf": 32,
-    "regnet_y_400mf": 32,
-    "resnet18": 32,
-    "resnext50_32x4d": 32,
-    "shufflenet_v2_x0_5": 32,
-    "squeezenet1_1": 32,
-    "swin_t": 32,
-    "swin_v2_t": 32,
-    "vgg11": 32,
-    "vit_b_32": 224,
-}
-
-
-@pytest.mark.parametrize("head", ["linear", "hidden"])
-@pytest.mark.parametrize(("name", "side"), [*SMALL.items(), *dict.fromkeys(MODELS, 32).items()], ids=str)
-def test_the_head_of_the_backbones_features_is_the_network(name, side, head):
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [
+        pytest.param(name, head, marks=() if name in MODELS or name in by_default else pytest.mark.sweep)
+        for head, by_default in {"linear": SMALL, "hidden": FEW}.items()
+        for name in (*SMALL, *MODELS)
+    ],
+)
+def test_the_head_of_the_backbones_features_is_the_network(name, head):
+    side = SMALL.get(name, 32)
     torch.manual_seed(0)
     model = build_model(name, (side, side, 3), 5, head).eval()
     backbone = backbone_of(model)

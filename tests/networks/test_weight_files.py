@@ -574,6 +574,7 @@ except Exception as error:
 """
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux keeps a process to a limit of memory")
 def test_a_lack_of_memory_is_not_taken_for_damage(tmp_path):
     path = tmp_path / "weights.pth"

@@ -81,6 +81,7 @@ def test_small_images_have_networks_last_that_do_not_take_them() -> None:
     assert of_photographs.index("alexnet") < of_photographs.index("resnet152")
 
 
+@pytest.mark.processes
 def test_the_table_can_be_written_anew(tmp_path: Path) -> None:
     copy = Path(shutil.copy(engine.recipes.backbones.__file__, tmp_path))
     with python(str(copy)) as process:
@@ -95,6 +96,7 @@ def modules_imported_by(*arguments: str) -> set[str]:
     return {line.rsplit("|", 1)[1].strip() for line in stderr.splitlines() if line.startswith("import time:")}
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     "arguments",
     [("-m", "engine", "models"), ("-m", "engine", "models", "--json"), ("-c", "import engine.recipes.recipe")],

@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 import torch
 from full_disk import files_limited_to
-from processes import ending_its_runs, folders, wait_until
+from processes import folders, wait_until
 from safetensors.torch import load_file, save_file
 from zip_files import patched, put_together, taken_apart
 from zip_files import with_field as with_zip_field
@@ -37,8 +37,11 @@ from engine.runs import archive
 from engine.runs.archive import CHECKPOINT, MANIFEST, TENSORS, archive_run, restore_run
 from engine.runs.checkpoint_file import flatten_state, read_checkpoint_file, read_tensor_file, tensor_file
 from engine.runs.checkpoint_file import unflatten_state as put_checkpoint_together
-from engine.runs.run import ACTIVE, Run, create_run, list_runs, resume, start
-from engine.training.worker import execute
+from engine.runs.log import Log
+from engine.runs.records import Resumed, from_line
+from engine.runs.run import Run, create_run, list_runs, resume
+from engine.training.loop import Training, fit
+from engine.training.worker import execute, save_checkpoint
 
 FILES = [
     "checkpoint.pt",
@@ -235,44 +238,31 @@ def test_a_log_that_was_cut_off_comes_back_as_it_was(own: Run, path: Path) -> No
     assert restore_run(path).log.read_bytes() == own.log.read_bytes()
 
 
-def run_to_its_end(run: Run) -> None:
-    resume(run, None if run.status() == "stopped" else 3)
-    wait_until(lambda: run.status() not in ACTIVE)
-    assert run.status() == "finished", run.explain(run.history())
-
-
-def stopped_half_way(recipe: Recipe) -> Run:
-    run = start(change(recipe, {"epochs": 1000}))
-    history = run.history()
-    wait_until(lambda: history.read().epochs)
-    run.request_stop()
-    wait_until(lambda: run.status() not in ACTIVE)
-    assert run.status() == "stopped"
-    run.write_recipe(change(run.read_recipe(), {"epochs": len(run.history().epochs) + 3}))
+def cut_within_an_epoch(recipe: Recipe, dataset: Dataset, step: int) -> Run:
+    """Leave a run as its process would that was killed after it had saved a checkpoint at a step."""
+    run = create_run(recipe)
+    training = Training(recipe, dataset, torch.device("cpu"))
+    with Log(run.log) as log:
+        for record in fit(training, dataset):
+            if record is not None:
+                log.append(record)
+            if training.step == step:
+                break
+    save_checkpoint(run, training, dataset)
     return run
 
 
-@pytest.mark.parametrize("way", ["stopped", "finished"])
-def test_a_run_that_was_restored_ends_as_the_original_does(
-    trained: Run, digits: Dataset, path: Path, tmp_path: Path, way: str
-) -> None:
-    data = tmp_path / "data"
-    here, there = tmp_path / "runs", tmp_path / "there" / "runs"
-    with ending_its_runs(data, here), ending_its_runs(data, there):
-        if way == "stopped":
-            original = stopped_half_way(trained.read_recipe())
-            left = original.history().position.step
-        else:
-            shutil.copytree(trained.path, here / trained.id)
-            original, left = Run(here / trained.id), None
-        archive_run(original, path)
-        with folders(data, there):
-            restored = restore_run(path)
-            run_to_its_end(restored)
-        run_to_its_end(original)
-    assert restored.path != original.path
-    if left:
-        assert restored.history().position.step > left
+def test_a_run_that_was_restored_ends_as_the_original_does(trained: Run, digits: Dataset, path: Path) -> None:
+    # Two batches of the second epoch are trained on.
+    original = cut_within_an_epoch(change(trained.read_recipe(), {"epochs": 3}), digits, step=23)
+    archive_run(original, path)
+    with folders(path.parent / "data", path.parent / "there"):
+        restored = restore_run(path)
+        assert restored.path != original.path
+        execute(restored)
+    execute(original)
+    assert restored.status() == "finished"
+    assert Resumed(23) in [from_line(line) for line in restored.log.read_text().splitlines()]
     assert_same(load_file(restored.weights), load_file(original.weights))
     for split in ("val", "test"):
         assert restored.predictions(split).read_bytes() == original.predictions(split).read_bytes()

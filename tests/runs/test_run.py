@@ -3,6 +3,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -59,29 +60,15 @@ def launched_long_ago(run: Run) -> Run:
     return run
 
 
-@pytest.fixture(scope="module")
-def holder() -> Iterator[subprocess.Popen]:
-    """A process that takes the locks whose paths it is given and holds them as long as it lives."""
-    take_locks = (
-        "import sys; from filelock import FileLock; held = []\n"
-        "for line in sys.stdin:\n"
-        "    held.append(FileLock(line.strip()).acquire())\n"
-        "    print('taken', flush=True)\n"
-    )
-    with python("-c", take_locks, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        yield process
-
-
 @pytest.fixture
-def hold(holder: subprocess.Popen) -> Callable[[Run], None]:
-    """Let another process hold a run's lock, as the process of that run would."""
+def hold() -> Iterator[Callable[[Run], None]]:
+    """Hold a run's lock, as the process of that run would."""
+    with ExitStack() as held:
 
-    def hold(run: Run) -> None:
-        holder.stdin.write(f"{run.path / 'lock'}\n")
-        holder.stdin.flush()
-        assert holder.stdout.readline() == "taken\n"
+        def hold(run: Run) -> None:
+            held.enter_context(run.lock())
 
-    return hold
+        yield hold
 
 
 # Creating and finding
@@ -371,6 +358,7 @@ def test_a_run_without_a_process_is_starting_while_it_is_new() -> None:
     assert run.status() == "died"
 
 
+@pytest.mark.processes
 def test_a_lock_is_free_once_its_holder_has_ended() -> None:
     run = logged(STARTED)
     take = (

@@ -1,4 +1,8 @@
-"""A run's process is killed at the worst moments; resumed, the run ends as one that was never killed, bit by bit."""
+"""A run's process is killed at the worst moments; resumed, the run ends as one that was never killed, bit by bit.
+
+Within an epoch by default, at the other moments in the sweeps; at each record of a training it is cut in
+test_loop.py and test_transfer.py, without a process.
+"""
 
 import os
 import shutil
@@ -16,14 +20,18 @@ from processes import LaunchedProcess, ending_its_runs, folders, wait_until, wat
 from safetensors.numpy import load_file, save_file
 
 from benchmarks.kill_resume import differences
+from engine.inference.classifier import load_classifier
 from engine.recipes.recipe import Recipe
 from engine.runs import run as runs
 from engine.runs.log import History
-from engine.runs.records import Evaluating, Resumed, Step, from_line
-from engine.runs.run import ACTIVE, Run
+from engine.runs.records import Evaluating, Finished, Resumed, Step, from_line
+from engine.runs.run import ACTIVE, Run, create_run
 from engine.training.worker import execute
 
-EPOCHS, STEPS_PER_EPOCH = 5, 81
+# Its tests share the runs that are killed.
+pytestmark = [pytest.mark.processes, pytest.mark.xdist_group("kills")]
+
+EPOCHS, STEPS_PER_EPOCH = 3, 81
 RECIPE = Recipe(
     epochs=EPOCHS,
     batch_size=16,
@@ -34,7 +42,7 @@ RECIPE = Recipe(
     validation_share=0.1,
     keep="best",
     log_every=5,
-    evaluate_every=7,
+    evaluate_every=20,
     device="cpu",
     threads=1,
     precision="float32",
@@ -60,7 +68,10 @@ def evaluating(run: Run, history: History) -> bool:
     return isinstance(history.last, Evaluating)
 
 
-MOMENTS: list[Moment] = [before_the_first_checkpoint, within_an_epoch, writing_a_checkpoint, evaluating]
+OTHER_MOMENTS: list[Moment] = [before_the_first_checkpoint, writing_a_checkpoint, evaluating]
+at_all_moments = pytest.mark.parametrize(
+    "moment", [within_an_epoch, *(pytest.param(moment, marks=pytest.mark.sweep) for moment in OTHER_MOMENTS)]
+)
 
 
 @dataclass
@@ -113,8 +124,8 @@ def place(digits_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 @pytest.fixture(scope="module")
 def never_killed(place: Path, digits_data: Path) -> Run:
     with folders(digits_data, place):
-        run = runs.start(RECIPE)
-        wait_until(lambda: run.status() not in ACTIVE)
+        run = create_run(RECIPE)
+        execute(run)
     assert run.status() == "finished"
     return run
 
@@ -157,7 +168,7 @@ def test_the_run_that_is_killed_has_all_that_a_run_can_have(never_killed: Run) -
     history = never_killed.history()
     assert [epoch.step for epoch in history.epochs] == [STEPS_PER_EPOCH * n for n in range(1, EPOCHS + 1)]
     assert len(history.steps) == EPOCHS * (STEPS_PER_EPOCH // 5)
-    assert [evaluated.step for evaluated in history.evaluations] == list(range(7, EPOCHS * STEPS_PER_EPOCH + 1, 7))
+    assert [evaluated.step for evaluated in history.evaluations] == list(range(20, EPOCHS * STEPS_PER_EPOCH + 1, 20))
     assert {path.name for path in never_killed.path.glob("predictions-*")} == {
         "predictions-val.npz",
         "predictions-test.npz",
@@ -179,16 +190,17 @@ def test_differences_are_found_to_the_last_bit(never_killed: Run, tmp_path: Path
     assert differences(other, never_killed) == ["predictions-val.npz", "steps", f"weight {name}"]
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+@at_all_moments
 def test_a_killed_run_ends_as_one_that_was_never_killed(
     moment: Moment, killed_at: Callable[[Moment], Killed], never_killed: Run
 ) -> None:
     run = killed_at(moment).run
     assert differences(run, never_killed) == []
-    assert sorted(path.name for path in run.path.iterdir()) == sorted(p.name for p in never_killed.path.iterdir())
+    expected = {path.name for path in never_killed.path.iterdir()} | {"output.txt"}
+    assert {path.name for path in run.path.iterdir()} == expected
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+@at_all_moments
 def test_a_killed_run_has_died_and_says_what_to_do(moment: Moment, killed_at: Callable[[Moment], Killed]) -> None:
     killed = killed_at(moment)
     assert killed.status == "died"
@@ -204,11 +216,16 @@ def test_a_killed_run_has_died_and_says_what_to_do(moment: Moment, killed_at: Ca
     assert f"Resume it, and it {where}" in killed.explained
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
-def test_a_killed_run_goes_on_from_its_last_checkpoint(moment: Moment, killed_at: Callable[[Moment], Killed]) -> None:
+@at_all_moments
+def test_a_killed_run_has_the_model_of_its_last_checkpoint_and_goes_on_from_there(
+    moment: Moment, killed_at: Callable[[Moment], Killed]
+) -> None:
     killed = killed_at(moment)
     left = Run(killed.as_left)
     checkpoint = left.checkpoint.exists() and torch.load(left.checkpoint, weights_only=True)
+    if checkpoint:
+        (answers,) = load_classifier(left).probabilities(np.zeros((1, 8, 8, 1), np.uint8))
+        assert answers.sum() == pytest.approx(1, abs=1e-5)
     epochs = {before_the_first_checkpoint: 0, within_an_epoch: 2, evaluating: EPOCHS}
     done = checkpoint["epoch"] if checkpoint else 0
     # The epoch is logged first.
@@ -218,6 +235,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(moment: Moment, killed_at
     assert [record for record in records if isinstance(record, Resumed)] == [Resumed(done * STEPS_PER_EPOCH)]
 
 
+@pytest.mark.sweep
 def test_a_run_may_be_killed_again(as_left: Callable[[Moment], Run], never_killed: Run, digits_data: Path) -> None:
     run = as_left(within_an_epoch)
     with folders(digits_data, run.path.parent), ending_its_runs(digits_data, run.path.parent):
@@ -240,12 +258,17 @@ def test_a_log_that_was_cut_within_a_line_goes_on(
 
 
 def test_a_run_ends_with_the_weights_of_its_checkpoint_if_the_kill_came_between_the_two(
-    as_left: Callable[[Moment], Run], killed_at: Callable[[Moment], Killed], never_killed: Run, digits_data: Path
+    never_killed: Run, digits_data: Path, tmp_path: Path
 ) -> None:
-    run = as_left(evaluating)
-    older = Run(killed_at(within_an_epoch).as_left).weights
-    assert older.read_bytes() != run.weights.read_bytes()
-    shutil.copy(older, run.weights)
+    run = Run(shutil.copytree(never_killed.path, tmp_path / "runs" / never_killed.id))
+    trained = [
+        line for line in run.log.read_text().splitlines() if not isinstance(from_line(line), Evaluating | Finished)
+    ]
+    run.log.write_text("\n".join(trained) + "\n")
+    save_file({name: np.zeros_like(value) for name, value in load_file(run.weights).items()}, run.weights)
+    for split in ("val", "test"):
+        run.predictions(split).unlink()
+    assert run.status() == "died"
     with folders(digits_data, run.path.parent):
         execute(run)
     assert differences(run, never_killed) == []

@@ -43,6 +43,8 @@ print(training.epoch, logits, training.last.train_accuracy)
 """
 
 
+@pytest.mark.processes
+@pytest.mark.sweep
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
 def test_a_set_larger_than_the_memory_limit_is_trained_on():
     folder = begin_dataset("large")

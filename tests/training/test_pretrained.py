@@ -310,6 +310,7 @@ print("done", flush=True)
 """
 
 
+@pytest.mark.processes
 def test_two_processes_at_once_download_once(server: Server, offer: Offer, weights: bytes) -> None:
     arguments = ("-c", FETCHING, SMALLEST, offer(weights))
     server.gate = threading.Semaphore(0)
@@ -550,6 +551,7 @@ def test_a_run_may_be_called_like_a_file(colours: Dataset, name: str) -> None:
     run = earlier_run(Recipe(model="mlp"), OF_COLOURS)
     theirs = load_file(run.weights)
     renamed = Run(run.path.rename(run.path.with_name(name)))
+    os.utime(renamed.path / "recipe.json", (1, 1))  # a fresh one would be starting, and could not be deleted
     recipe = Recipe(dataset="colours", model="mlp", weights=name)
     require_sources(recipe)
     assert earlier_preprocessing(recipe) == OF_COLOURS

@@ -8,13 +8,14 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from filelock import FileLock
 from full_disk import execute_with_small_files, files_limited_to
-from processes import LaunchedProcess, ending_its_runs, folders, python, wait_until, watching_launches
+from processes import ending_its_runs, folders, python, wait_until
 from sklearn.metrics import accuracy_score, log_loss
 
 from engine.base.errors import LoupeError
@@ -73,10 +74,6 @@ def records_of(run: Run) -> list[str]:
     return [line["record"] for line in log_lines(run)]
 
 
-def has_ended(run: Run) -> bool:
-    return run.status() not in ACTIVE
-
-
 def assert_its_model_is_what_it_says(run: Run, dataset: Dataset, splits: Sequence[str] = ("val", "test")) -> None:
     """Hold the last record, the predictions and the weights of a run against each other and scikit-learn."""
     ended = run.history().ended
@@ -96,6 +93,8 @@ def assert_its_model_is_what_it_says(run: Run, dataset: Dataset, splits: Sequenc
 
 
 # Three runs at once; what started the first is gone before it has the device
+
+queued = pytest.mark.xdist_group("queue")  # they are made once
 
 START_ENDLESS = """
 import sys
@@ -146,6 +145,8 @@ def queue(digits_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield queue
 
 
+@queued
+@pytest.mark.processes
 def test_no_status_was_ever_wrong(queue: Queue) -> None:
     def but_for_short_ones(seen: list[str]) -> list[str]:
         return [status for status in seen if status != "starting"]
@@ -155,11 +156,15 @@ def test_no_status_was_ever_wrong(queue: Queue) -> None:
     assert but_for_short_ones(queue.seen["second"]) in (["queued", "running", "finished"], ["queued", "finished"])
 
 
+@queued
+@pytest.mark.processes
 def test_a_run_outlives_ctrl_c_on_what_started_it(queue: Queue) -> None:
     assert queue.launcher_code != 0
     assert queue.seen["first"][-2:] == ["running", "stopped"]
 
 
+@queued
+@pytest.mark.processes
 def test_a_run_is_trained_to_its_end(queue: Queue, digits: Dataset) -> None:
     run = queue.second
     assert run.status() == "finished"
@@ -177,6 +182,8 @@ def test_a_run_is_trained_to_its_end(queue: Queue, digits: Dataset) -> None:
     assert_its_model_is_what_it_says(run, digits)
 
 
+@queued
+@pytest.mark.processes
 def test_a_run_says_what_it_trains_and_on_what(queue: Queue, digits: Dataset) -> None:
     recipe, started = queue.second.read_recipe(), queue.second.history().started
     assert asdict(started) == {
@@ -200,12 +207,16 @@ def test_a_run_says_what_it_trains_and_on_what(queue: Queue, digits: Dataset) ->
     assert change(QUICK, {"precision": recipe.precision, "convolutions": recipe.convolutions}) == recipe
 
 
+@queued
+@pytest.mark.processes
 def test_a_run_leaves_nothing_else_in_its_directory(queue: Queue) -> None:
     assert sorted(path.name for path in queue.second.path.iterdir()) == FILES
     assert sorted(path.name for path in queue.first.path.iterdir()) == sorted([*FILES, "stop"])
     assert queue.second.output.read_bytes() == b""
 
 
+@queued
+@pytest.mark.processes
 def test_runs_that_wait_go_on_by_themselves_in_the_order_in_which_they_were_made(queue: Queue) -> None:
     assert records_of(queue.first)[:3] == ["preparing", "queued", "started"]
     assert records_of(queue.second)[:3] == ["preparing", "queued", "started"]
@@ -214,6 +225,8 @@ def test_runs_that_wait_go_on_by_themselves_in_the_order_in_which_they_were_made
     assert second_started >= first_ended
 
 
+@queued
+@pytest.mark.processes
 def test_a_run_that_is_stopped_while_it_waits_is_cancelled(queue: Queue) -> None:
     run = queue.third
     assert records_of(run) == ["preparing", "queued", "cancelled"]
@@ -225,6 +238,8 @@ def test_a_run_that_is_stopped_while_it_waits_is_cancelled(queue: Queue) -> None
         load_classifier(run)
 
 
+@queued
+@pytest.mark.processes
 def test_a_run_that_is_stopped_has_the_model_that_it_had_come_to(queue: Queue, digits: Dataset) -> None:
     run = queue.first
     assert run.status() == "stopped"
@@ -238,100 +253,18 @@ def test_a_run_that_is_stopped_has_the_model_that_it_had_come_to(queue: Queue, d
     assert torch.load(run.checkpoint, weights_only=True)["step"] == ended.step
 
 
-# Runs that work on while others are waited for
-
-
-@pytest.fixture(scope="module")
-def begun(digits_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Run]]:
-    """A run that cannot work, and one that is told to stop before it has begun."""
-    failing, stopping = tmp_path_factory.mktemp("failing"), tmp_path_factory.mktemp("stopping")
-    with ending_its_runs(digits_data, failing), ending_its_runs(digits_data, stopping):
-        with folders(digits_data, failing):
-            failed = runs.start(change(QUICK, {"model": "lenet5"}))
-        with folders(digits_data, stopping):
-            stopped = runs.start(ENDLESS)
-            stopped.request_stop()
-        yield {"failed": failed, "stopped": stopped}
+# Runs that go on
 
 
 @pytest.fixture
-def failed(begun: dict[str, Run]) -> Run:
-    wait_until(lambda: has_ended(begun["failed"]))
-    return begun["failed"]
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Execute runs that are started or resumed here, at once: seconds less for each than in a process of its own."""
 
+    def start_process(run: Run) -> SimpleNamespace:
+        execute(run)
+        return SimpleNamespace(poll=lambda: 0)
 
-@pytest.fixture
-def stopped(begun: dict[str, Run]) -> Run:
-    wait_until(lambda: has_ended(begun["stopped"]))
-    return begun["stopped"]
-
-
-# A run whose process is killed, and that then goes on
-
-
-@dataclass
-class Killed:
-    run: Run
-    log: bytes
-    status: str
-    explained: str
-    accuracy: float
-    checkpoint_step: int
-
-
-@pytest.fixture(scope="module")
-def killed(begun: dict[str, Run], digits_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Killed]:
-    """A run that was killed after its first checkpoint, and has been resumed and is finished."""
-    folder = tmp_path_factory.mktemp("killed")
-    with folders(digits_data, folder), ending_its_runs(digits_data, folder):
-        # Small batches make long epochs: there is time to kill it.
-        with watching_launches():
-            run = runs.start(
-                change(QUICK, {"model": "mlp", "epochs": 4, "batch_size": 4, "log_every": 50, "evaluate_every": 70})
-            )
-            process = LaunchedProcess.latest
-        wait_until(run.weights.exists)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        history = run.history()
-        (answers,) = load_classifier(run).probabilities(np.zeros((1, 8, 8, 1), np.uint8))
-        killed = Killed(
-            run,
-            run.log.read_bytes(),
-            run.status(history),
-            run.explain(history),
-            float(answers.sum()),
-            torch.load(run.checkpoint, weights_only=True)["step"],
-        )
-        runs.resume(run)
-        wait_until(lambda: has_ended(run))
-        yield killed
-
-
-def test_a_killed_run_has_died(killed: Killed) -> None:
-    assert killed.status == "died"
-    assert "The process of this run ended during epoch" in killed.explained
-    assert killed.explained.endswith("Resume it, and it goes on from its last checkpoint.")
-
-
-def test_a_killed_run_has_the_model_of_its_last_checkpoint(killed: Killed) -> None:
-    assert killed.accuracy == pytest.approx(1, abs=1e-5)
-
-
-def test_a_killed_run_goes_on_from_its_last_checkpoint(killed: Killed, digits: Dataset) -> None:
-    run = killed.run
-    assert run.status() == "finished"
-    assert run.log.read_bytes().startswith(killed.log)
-    added = [json.loads(line) for line in run.log.read_bytes()[len(killed.log) :].splitlines() if line]
-    assert [line["record"] for line in added[:3]] == ["preparing", "resumed", "started"]
-    assert added[1]["step"] == killed.checkpoint_step
-    done = killed.checkpoint_step // 324
-    assert 1 <= done < 4
-    assert [line["epoch"] for line in added if line["record"] == "epoch"] == list(range(done + 1, 5))
-    assert all(line["step"] > killed.checkpoint_step for line in added if line["record"] == "step")
-    assert [epoch.epoch for epoch in run.history().epochs] == [1, 2, 3, 4]
-    assert run.history().ended.epochs == 4
-    assert_its_model_is_what_it_says(run, digits)
+    monkeypatch.setattr(runs, "start_process", start_process)
 
 
 def assert_it_ended_as_one_in_one_go(run: Run, dataset: Dataset) -> None:
@@ -357,22 +290,11 @@ def assert_it_ended_as_one_in_one_go(run: Run, dataset: Dataset) -> None:
         assert torch.equal(load_classifier(run).model.state_dict()[name], value), name
 
 
-def test_a_killed_run_ends_as_one_that_was_never_killed(killed: Killed, digits: Dataset) -> None:
-    assert killed.run.history().evaluations
-    assert_it_ended_as_one_in_one_go(killed.run, digits)
-
-
-# A run that has finished, and is then made longer
-
-
-def test_a_finished_run_that_is_made_longer_ends_as_one_of_that_length(digits: Dataset, tmp_path: Path) -> None:
+def test_a_finished_run_that_is_made_longer_ends_as_one_of_that_length(digits: Dataset, in_this_process: None) -> None:
     recipe = Recipe(model="mlp", optimizer="sgd", epochs=2, batch_size=100, log_every=4, device="cpu", threads=1)
-    with ending_its_runs(tmp_path / "data", tmp_path / "runs"):
-        run = runs.start(recipe)
-        wait_until(lambda: has_ended(run))
-        assert [epoch.epoch for epoch in run.history().epochs] == [1, 2]
-        runs.resume(run, 4)
-        wait_until(lambda: has_ended(run))
+    run = runs.start(recipe)
+    assert [epoch.epoch for epoch in run.history().epochs] == [1, 2]
+    runs.resume(run, 4)
     assert run.status() == "finished"
     assert run.history().ended.epochs == run.read_recipe().epochs == 4
     assert run.history().ended.kept == "epoch 4, the last"
@@ -382,24 +304,16 @@ def test_a_finished_run_that_is_made_longer_ends_as_one_of_that_length(digits: D
     assert_it_ended_as_one_in_one_go(run, digits)
 
 
-# A run without a checkpoint
-
-
-def test_a_run_without_a_checkpoint_starts_from_the_beginning(digits: Dataset, tmp_path: Path) -> None:
+def test_a_run_without_a_checkpoint_starts_from_the_beginning(digits: Dataset, in_this_process: None) -> None:
     recipe = Recipe(model="mlp", epochs=1, batch_size=100, log_every=5, device="cpu", threads=1, precision="float32")
     died = [Preparing(0, 0), Queued("cpu"), Step(5, 1, 0.5, 0.5, 0.1, 100.0, 1.0), Evaluated(5, "test", 0.5, 0.5)]
     ends = {"died": died, "failed": [*died, Failed("No such luck.")], "stopped": [Preparing(0, 0), Cancelled()]}
-    begun = {}
-    with ending_its_runs(tmp_path / "data", tmp_path / "runs"):
-        for status, records in ends.items():
-            run = create_run(recipe)
-            run.log.write_text("".join(to_line(record) for record in records))
-            run.request_stop()  # of before
-            assert run.status() == status
-            runs.resume(run)
-            begun[status] = run
-        wait_until(lambda: all(has_ended(run) for run in begun.values()))
-    for status, run in begun.items():
+    for status, records in ends.items():
+        run = create_run(recipe)
+        run.log.write_text("".join(to_line(record) for record in records))
+        run.request_stop()  # of before
+        assert run.status() == status
+        runs.resume(run)
         history = run.history()
         assert run.status(history) == "finished"
         assert [step.step for step in history.steps] == [5, 10, 15]
@@ -407,30 +321,6 @@ def test_a_run_without_a_checkpoint_starts_from_the_beginning(digits: Dataset, t
         assert history.evaluations == []
         assert Resumed(0) in [from_line(line) for line in run.log.read_text().splitlines()]
         assert_its_model_is_what_it_says(run, digits, splits=("test",)), status
-
-
-# Other ends
-
-
-def test_a_run_that_is_stopped_within_its_first_epoch_has_a_model(stopped: Run, digits: Dataset) -> None:
-    run = stopped
-    assert run.status() == "stopped"
-    ended = run.history().ended
-    assert ended.epochs == 0
-    assert 1 <= ended.step < 21
-    assert ended.kept == f"step {ended.step}, within epoch 1"
-    assert_its_model_is_what_it_says(run, digits)
-
-
-def test_a_run_that_cannot_work_says_why_in_a_sentence(failed: Run) -> None:
-    run = failed
-    assert run.status() == "failed"
-    assert records_of(run) == ["preparing", "failed"]
-    error = run.history().last.error
-    assert error.startswith("lenet5 needs images of at least 28 x 28 pixels, but these are 8 x 8.")
-    assert "\n" not in error
-    assert run.explain(run.history()) == error
-    assert run.output.read_bytes() == b""
 
 
 # What a run's process does, done here
@@ -442,6 +332,18 @@ def executed(recipe: Recipe) -> Run:
     return run
 
 
+def test_a_run_that_is_stopped_within_its_first_epoch_has_a_model(digits: Dataset) -> None:
+    run = create_run(ENDLESS)
+    run.request_stop()
+    execute(run)
+    assert run.status() == "stopped"
+    ended = run.history().ended
+    assert ended.epochs == 0
+    assert 1 <= ended.step < 21
+    assert ended.kept == f"step {ended.step}, within epoch 1"
+    assert_its_model_is_what_it_says(run, digits)
+
+
 @pytest.fixture
 def mlp(digits: Dataset) -> Recipe:
     as_machines_differ = {"device": "cpu", "precision": "float32", "convolutions": "onednn", "threads": 1}
@@ -451,15 +353,21 @@ def mlp(digits: Dataset) -> Recipe:
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        ({"model": "lenet5"}, "lenet5 needs images of at least 28 x 28 pixels"),
+        ({"model": "lenet5"}, "lenet5 needs images of at least 28 x 28 pixels, but these are 8 x 8."),
         ({"batch_size": 2000, "drop_last": True}, "Set batch_size to 1437 or less"),
         ({"validation_share": 0.0001}, "holds back 0 of the 1437 training images"),
     ],
 )
-def test_what_a_dataset_does_not_allow_fails_in_a_sentence(mlp: Recipe, settings: dict, reason: str) -> None:
+def test_what_a_dataset_does_not_allow_fails_in_a_sentence(
+    mlp: Recipe, settings: dict, reason: str, capfd: pytest.CaptureFixture
+) -> None:
     run = executed(change(mlp, settings))
+    assert run.status() == "failed"
     assert records_of(run) == ["preparing", "failed"]
-    assert reason in run.history().last.error
+    error = run.history().last.error
+    assert reason in error and "\n" not in error
+    assert run.explain(run.history()) == error
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("file", ["train-images.npy", "test-labels.npy"])
@@ -591,10 +499,14 @@ execute(Run(Path(sys.argv[1])))
 """
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
 @pytest.mark.parametrize(
     ("batch_size", "way_out"),
-    [(600, "Try batch_size 300 in place of 600"), (1, "Choose a smaller model, or smaller images")],
+    [
+        (600, "Try batch_size 300 in place of 600"),
+        pytest.param(1, "Choose a smaller model, or smaller images", marks=pytest.mark.sweep),
+    ],
 )
 def test_too_little_memory_is_told_with_a_way_out(make_colours, batch_size: int, way_out: str) -> None:
     # The first convolution of 600 such images makes 314 MB; that of one large image 268 MB.
@@ -646,10 +558,10 @@ def test_a_run_whose_checkpoint_finds_no_room_fails_and_goes_on_once_there_is_so
     run = executed(mlp)
     before = run.checkpoint.read_bytes(), run.weights.read_bytes()
     run.write_recipe(change(run.read_recipe(), {"epochs": 2}))
-    assert execute_with_small_files(run, limit=50_000) == 0
+    with files_limited_to(50_000):
+        execute(run)
     assert records_of(run)[-5:] == ["preparing", "resumed", "started", "epoch", "failed"]
     assert run.history().last.error.startswith(f"{run.path} cannot be written (File too large). ")
-    assert run.output.read_bytes() == b""
     assert (run.checkpoint.read_bytes(), run.weights.read_bytes()) == before
     assert_it_goes_on_to_its_end(run, digits)
 
@@ -661,6 +573,7 @@ def assert_it_goes_on_to_its_end(run: Run, dataset: Dataset) -> None:
     assert_it_ended_as_one_in_one_go(run, dataset)
 
 
+@pytest.mark.processes
 def test_a_run_whose_log_finds_no_room_ends_with_a_sentence_in_its_output(mlp: Recipe, digits: Dataset) -> None:
     run = executed(mlp)
     run.write_recipe(change(run.read_recipe(), {"epochs": 2}))
