@@ -8,7 +8,20 @@ from command_line import assert_refused, call, command
 from engine.recipes.recipe import RECIPES
 
 COMMANDS = [
-    *("datasets", "get", "import", "check", "recipes", "models", "train", "rehearse", "find-rate", "resume", "runs"),
+    *(
+        "datasets",
+        "get",
+        "import",
+        "check",
+        "recipes",
+        "models",
+        "train",
+        "rehearse",
+        "find-rate",
+        "resume",
+        "runs",
+        "measure-again",
+    ),
     *("evaluate", "compare", "report", "archive", "restore", "predict", "export"),
 ]
 BAD_INPUT = [

@@ -128,6 +128,7 @@ def test_rows_can_be_taken_away(blobs: Run) -> None:
 # The model
 
 
+@pytest.mark.processes
 def test_a_model_is_exported_proved_and_offered(finished: Run, execute_jobs: Callable[[], None]) -> None:
     app = take_away(finished)
     assert buttons(app) == ["Export as ONNX", "Export as PyTorch"]
