@@ -1,5 +1,6 @@
 import hashlib
 import io
+import os
 import re
 import socket
 import subprocess
