@@ -101,6 +101,7 @@ def class_counts(dataset: Dataset) -> dict[str, int]:
     return dict(zip(dataset.classes, dataset.class_counts()["train"], strict=True))
 
 
+@pytest.mark.slow
 def test_the_quick_recipe_is_well_at_every_record(digits: Dataset) -> None:
     chosen = change(find_recipe("digits-quick"), {"device": "cpu", "precision": "float32", "convolutions": "onednn"})
     found = [names(diagnose(chosen, history, class_counts(digits))) for history in growing(chosen, digits)]
@@ -140,6 +141,7 @@ def test_a_run_that_diverged_was_too_fast() -> None:
     assert finding.change == {"learning_rate": 6.0}
 
 
+@pytest.mark.slow
 def test_a_run_that_is_thrown_off_and_learns_nothing_was_too_fast(digits: Dataset) -> None:
     chosen = replace(find_recipe("digits-quick"), learning_rate=10.0, epochs=4, device="cpu", precision="float32")
     history = trained(replace(chosen, convolutions="onednn"), digits)
@@ -173,6 +175,7 @@ def test_a_run_that_is_too_slow_is_told_so_half_way_but_not_before(digits: Datas
     assert max(told) == 144
 
 
+@pytest.mark.slow
 def test_labels_that_mean_nothing_are_learned_by_heart(digits: Dataset) -> None:
     noisy = derived(digits, images=slice(500), noise=500)
     chosen = recipe(epochs=30, batch_size=32)

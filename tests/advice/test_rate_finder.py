@@ -79,6 +79,7 @@ CHOSEN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [0, 5])
 def test_a_training_is_left_as_it_was(colours: Dataset, steps: int) -> None:
     training = begun(recipe(**CHOSEN), colours, steps)
@@ -89,6 +90,7 @@ def test_a_training_is_left_as_it_was(colours: Dataset, steps: int) -> None:
     assert not training.pending
 
 
+@pytest.mark.slow
 def test_a_training_goes_on_as_if_nothing_had_been(colours: Dataset) -> None:
     for chosen in (recipe(**CHOSEN | {"optimizer": "adamw", "drop_last": True}),):
         disturbed, plain = (begun(chosen, colours, 5) for _ in range(2))
@@ -260,6 +262,7 @@ def test_small_batches_make_several_steps_at_each_rate(colours: Dataset, batch_s
     assert curve.suggestion
 
 
+@pytest.mark.slow
 def test_a_loss_is_the_mean_of_its_steps(digits: Dataset) -> None:
     # At rates that change nothing, over images in their order: known losses of known batches, across epochs' ends.
     few = replace(digits, splits={"train": Split(*(part[:42] for part in vars(digits.splits["train"]).values()))})
@@ -279,6 +282,7 @@ def test_a_loss_is_the_mean_of_its_steps(digits: Dataset) -> None:
     np.testing.assert_allclose(curve.losses[: len(expected)], expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "batch_size"), [("mlp", 1), ("mlp", 64), ("convnet", 16)])
 def test_one_image_of_each_class_is_enough(make_colours, model: str, batch_size: int) -> None:
     few = make_colours(train=3, test=0)
@@ -287,6 +291,7 @@ def test_one_image_of_each_class_is_enough(make_colours, model: str, batch_size:
     assert curve.suggestion
 
 
+@pytest.mark.slow
 def test_the_longest_of_recipes_can_be_searched(colours: Dataset) -> None:
     assert find(recipe(epochs=10_000, batch_size=90), colours).suggestion
 

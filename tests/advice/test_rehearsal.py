@@ -155,6 +155,7 @@ FOR_LATER: list[dict] = [
 ]
 
 
+@pytest.mark.slow
 def test_what_is_for_later_does_not_matter_to_one_batch(digits: Dataset) -> None:
     stored = digits.splits["train"]
     zeros, others = np.flatnonzero(stored.labels == 0), np.flatnonzero(stored.labels)
@@ -164,6 +165,7 @@ def test_what_is_for_later_does_not_matter_to_one_batch(digits: Dataset) -> None
         assert rehearsed(recipe(**settings), uneven)["one batch"] == expected, settings
 
 
+@pytest.mark.slow
 def test_dropout_does_not_keep_a_network_from_learning_one_batch(digits: Dataset) -> None:
     chosen = recipe(model="squeezenet1_1", size=32, optimizer="adamw", learning_rate=0.001, batch_size=8)
     assert rehearsed(chosen, digits)["one batch"].verdict == "good"
@@ -285,6 +287,7 @@ def test_a_table_is_rehearsed_with_its_numbers() -> None:
     assert_told(checks, taken(stored, train), taken(stored, val), "the numbers", "validation images")
 
 
+@pytest.mark.slow
 def test_test_images_are_never_looked_at(digits: Dataset) -> None:
     test = digits.splits["test"]
     poison = Split(np.random.randint(0, 256, test.images.shape).astype(np.uint8), np.roll(test.labels, 1))
@@ -337,6 +340,7 @@ def earlier(tmp_path: Path, colours: Dataset) -> Recipe:
     return recipe(dataset="colours", model="convnet", weights=weights, epochs=6, validation_share=0.2)
 
 
+@pytest.mark.slow
 def test_what_the_network_starts_from_is_told(colours: Dataset, earlier: Recipe) -> None:
     text = rehearsed(earlier, colours)["weights"].text
     assert text == "20 tensors of earlier.pth were taken, its head for 3 classes among them."

@@ -517,6 +517,7 @@ def test_a_document_is_plain_data(checked):
     assert (first["label"], first["file"]) == (label, None)
 
 
+@pytest.mark.slow
 def test_a_document_names_the_files_of_an_import(tmp_path):
     files = {f"{label}/{number}.png": png(number, 16, 16) for number, label in enumerate("aabbab")}
     files["b/twin.png"] = files["a/0.png"]

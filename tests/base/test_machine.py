@@ -95,6 +95,7 @@ def test_a_gpu_is_named_as_its_driver_names_it(programs: Path, driver: str | Non
     assert gpu_name() == name
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="only Linux tells")
 def test_what_is_held_is_no_longer_free() -> None:
     total = int(Path("/proc/meminfo").read_text().split()[1]) * 1024

@@ -215,11 +215,13 @@ def test_the_extra_field_with_a_unicode_name_counts_while_it_fits_the_name(path,
     assert unpacked(path) == {expected: b"fox"}
 
 
+@pytest.mark.slow
 def test_more_files_than_16_bits_count_are_read_without_zip64(path):
     path.write_bytes(many(65_537))
     assert sum(1 for _ in entries(path)) == 65_537
 
 
+@pytest.mark.slow
 def test_walking_many_entries_takes_little_memory(path):
     path.write_bytes(many(10_000))
     tracemalloc.start()

@@ -47,6 +47,7 @@ def pictures(tmp_path: Path) -> str:
     return str(write(tmp_path / "pictures", pngs(names) | {"dogs/bad.png": b""}))
 
 
+@pytest.mark.slow
 def test_import_makes_a_dataset_of_a_folder(pictures: str) -> None:
     answer = call("import", "pets", pictures, "--size", "8", "--json")
     assert answer.code == 0
@@ -88,6 +89,7 @@ def test_a_dry_run_of_an_import_says_what_was_understood_and_writes_nothing(pict
     assert not prepared_root().exists()
 
 
+@pytest.mark.slow
 def test_check_names_copies_by_their_files(tmp_path: Path) -> None:
     files = pngs([f"{split}/{label}/{n}.png" for split in ("train", "test") for label in "ab" for n in range(3)])
     copied = png(0)  # as train/a/0.png is

@@ -82,6 +82,7 @@ def tried(digits_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     return answers
 
 
+@pytest.mark.slow
 def test_rehearse_answers_with_its_checks(tried: dict[str, Answer]) -> None:
     answer = tried["rehearse --json"]
     assert answer.code == 0

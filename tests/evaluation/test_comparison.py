@@ -173,6 +173,7 @@ def test_where_the_exact_test_is_certain_the_interval_is_too():
     assert certain > 1000
 
 
+@pytest.mark.slow
 def test_95_percent_of_intervals_hold_the_truth():
     random_state = np.random.default_rng(0)
     truth = np.array([0.05, 0.02, 0.93])

@@ -71,6 +71,7 @@ def test_what_cannot_be_exported_is_refused(run_of, at, tmp_path: Path, capsys) 
     assert (tmp_path / "there.onnx").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_told_of_in_a_sentence(run_of, at, tmp_path: Path, capsys) -> None:
     run, place = at(run_of("grey")), tmp_path / "out"
     with files_limited_to(20_000):

@@ -130,6 +130,7 @@ class Undecided(nn.Module):
         return inputs.float().mean(dim=(1, 2)) if inputs.sum() > 7 else inputs.float().amax(dim=(1, 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("write", [write_onnx, write_program])
 def test_a_network_that_cannot_be_exported_is_refused_in_a_sentence(
     write: Callable[[Run, Path], None], run_of, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys

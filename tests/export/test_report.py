@@ -106,6 +106,7 @@ def decoded(url: str) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(content)))
 
 
+@pytest.mark.slow
 def test_the_headline_has_its_denominators(page: Page, trained: Run, test_answers: Predictions) -> None:
     head, right = page.sections[""], int(test_answers.correct.sum())
     low, high = wilson_interval(right, 360)
@@ -236,6 +237,7 @@ def test_the_most_confused_are_told_in_words_with_their_pictures(
     assert len(page.all("img")) == sum(min(pair[2], 6) for pair in pairs) + 24
 
 
+@pytest.mark.slow
 def test_the_highest_losses_are_pictures_of_those_very_images(
     page: Page, test_answers: Predictions, digits: Dataset
 ) -> None:
@@ -389,6 +391,7 @@ def test_names_of_files_and_runs_are_text_whatever_they_are(colours: Dataset) ->
     assert f"with the recipe {HOSTILE}; " in page.text
 
 
+@pytest.mark.slow
 def test_large_pictures_are_small_in_the_report(make_colours) -> None:
     dataset = make_colours(height=300, width=400)
     labels = [0, 1, 2] * 10

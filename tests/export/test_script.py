@@ -282,6 +282,7 @@ def test_every_setting_is_in_the_script(settings, colours, tmp_path, capsys):
 LARGER = ["vit_b_16", "densenet121", "googlenet", "efficientnet_b0", "swin_t", "convnext_tiny"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "model", ["resnet18", "mnasnet0_5", *[pytest.param(name, marks=pytest.mark.sweep) for name in LARGER]]
 )
@@ -296,6 +297,7 @@ def test_torchvisions_networks_are_built_as_loupe_builds_them(model, head, colou
         assert torch.equal(names["model"].state_dict()[name], value), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["mnasnet0_5", "squeezenet1_1", "googlenet"])
 @pytest.mark.filterwarnings("ignore:The default weight initialization of GoogleNet:FutureWarning")
 def test_a_networks_own_ways_with_imagenets_weights_are_kept(model, colours, tmp_path):
@@ -413,6 +415,7 @@ def test_a_crop_alone_is_loupes_too(colours):
     assert (changed.permute(0, 2, 3, 1) - expected.float()).abs().max() <= 0.501
 
 
+@pytest.mark.slow
 def test_grey_images_are_shown_to_a_network_for_colours_as_three_channels(digits, tmp_path):
     chosen = recipe(dataset="digits", model="resnet18", size=32, scaling="imagenet")
     text = written(chosen)

@@ -147,6 +147,7 @@ def test_one_of_the_models_size_that_is_dark_on_light_is_turned():
     assert likeness(seen, CLEAN) > 0.97
 
 
+@pytest.mark.slow
 def test_enlarged_scans_come_back_as_they_were():
     digits = (load_digits().images * 255 / 16).round().astype(np.uint8)
     likenesses = []

@@ -429,6 +429,7 @@ def test_a_large_jpeg_on_its_side_is_brought_to_a_size_upright(orientation, fit)
     assert np.abs(pixels.astype(int) - expected).max() <= 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fit", FITS)
 @pytest.mark.parametrize("format", ["BMP", "JPEG"])
 def test_whatever_its_size_a_picture_can_be_brought_to_another(format, fit):

@@ -100,6 +100,7 @@ def test_folders_that_all_link_to_each_other_are_listed_once_by_their_own_names(
     assert names(open_source(tmp_path)) == [f"{folder.name}/1.png" for folder in folders]
 
 
+@pytest.mark.slow
 def test_folders_nested_deeper_than_a_path_can_name_are_one_bad_file(tmp_path):
     here = os.open(tmp_path, os.O_RDONLY)
     for _ in range(1100):
@@ -225,6 +226,7 @@ def test_an_encrypted_archive_is_refused(tmp_path):
 # What a person names
 
 
+@pytest.mark.slow
 def test_what_is_named_is_found_from_the_home_folder_too(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     write(tmp_path / "pets", FILES)

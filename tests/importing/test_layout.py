@@ -125,6 +125,7 @@ def test_accents_that_are_put_together_in_two_ways_name_one_class(tmp_path, kind
     assert found[f"test/{together}/3.png"] == ("test", together)
 
 
+@pytest.mark.slow
 def test_names_that_are_no_text_are_read_all_the_same(tmp_path):
     folder = os.fsencode(tmp_path / "pets")
     for number, name in enumerate([b"cats/\xff.png", b"cats/\xfe.png", b"d\xf6gs/1.png", b"d\xf6gs/2.png"]):
@@ -358,6 +359,7 @@ def test_a_manifest_of_which_no_file_is_there_is_told_with_the_first(tmp_path, k
         )
 
 
+@pytest.mark.slow
 def test_a_manifest_may_name_a_folder_in_vain(tmp_path):
     table = "file,label\nimages,cat\n" + "".join(f"images/{number}.png,{'ab'[number % 2]}\n" for number in range(4))
     write(tmp_path, IMAGES | {"list.csv": table.encode()})

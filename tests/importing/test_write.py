@@ -147,6 +147,7 @@ def assert_good_files_are_in_their_rows(dataset: Dataset) -> None:
 
 @pytest.mark.parametrize("kind", ["folder", "zip"])
 class TestGoodAndBadFiles:
+    @pytest.mark.slow
     def test_good_files_are_in_their_rows_with_their_labels(self, mixed, kind):
         dataset, _, _ = mixed[kind]
         assert_good_files_are_in_their_rows(dataset)
@@ -267,6 +268,7 @@ def test_pictures_of_every_kind_are_none_of_them_bad(kinds):
     assert kinds.image_shape == (HIGH, WIDE, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fit", "channels"), [("crop", 3), ("pad", 1)])
 def test_pictures_of_all_sizes_are_brought_to_one(tmp_path, fit, channels):
     sizes = [(40, 40), (30, 70), (71, 33), (20, 20), (9, 100)]
@@ -303,11 +305,13 @@ def assert_refused(request: Request) -> str:
     return message
 
 
+@pytest.mark.slow
 def test_of_what_cannot_be_planned_nothing_is_left(tmp_path):
     assert_refused(Request("pets", str(write(tmp_path / "pets", pngs(["cats/1.png"])))))
     assert_refused(Request("pets", str(tmp_path / "missing")))
 
 
+@pytest.mark.slow
 def test_an_archive_that_lies_about_a_size_is_refused_whole(tmp_path):
     files = {"a/1.png": png(), "b/2.png": png(1), "b/3.bmp": encode(Image.new("RGB", (600, 600)), "BMP")}
     path = pack(tmp_path / "pets.zip", files)
@@ -317,6 +321,7 @@ def test_an_archive_that_lies_about_a_size_is_refused_whole(tmp_path):
     assert "b/3.bmp in the zip archive unpacks to more than the 600,000 bytes that it claims" in assert_refused(request)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [
@@ -331,6 +336,7 @@ def test_too_few_images_that_can_be_read_are_refused(tmp_path, bad, reason):
     assert reason.format(path=path) in assert_refused(Request("pets", str(path)))
 
 
+@pytest.mark.slow
 def test_links_that_lead_out_of_the_allowed_folders_are_left_out(tmp_path, monkeypatch):
     write(tmp_path / "outside", {"1.png": png(9)})
     allowed = write(tmp_path / "allowed", pngs(["a/1.png", "b/2.png"]))
@@ -355,6 +361,7 @@ def test_a_full_disk_in_mid_import_leaves_nothing(tmp_path, monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_a_limit_of_the_file_size_is_told_and_nothing_is_left(tmp_path):
     path = write(tmp_path / "pets", pngs(["a/1.png", "b/2.png"]))
     with files_limited_to(500_000):
@@ -373,6 +380,7 @@ def test_a_second_import_of_a_name_waits_for_none_and_the_first_goes_on(tmp_path
     assert "is already taken" in refusal(import_dataset(request))
 
 
+@pytest.mark.slow
 def test_after_a_refusal_the_name_can_be_used(tmp_path):
     with pytest.raises(LoupeError) as refused:  # kept, with all that it holds
         result_of(import_dataset(Request("pets", str(write(tmp_path / "bad", {"a/1.png": b"", "b/2.png": b""})))))
@@ -487,6 +495,7 @@ def test_a_picture_that_its_decoder_crashes_at_is_bad_and_the_others_are_well(tm
     assert bad["reason"].startswith("The process that decoded it was killed")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["Listing files", "Decoding", "Finishing"])
 def test_an_import_that_is_closed_leaves_nothing(many, moment):
     steps = import_dataset(Request("many", str(many[0])))
@@ -497,6 +506,7 @@ def test_an_import_that_is_closed_leaves_nothing(many, moment):
     assert multiprocessing.active_children() == []
 
 
+@pytest.mark.slow
 def test_what_a_killed_import_of_another_name_left_is_deleted_and_what_is_being_made_is_not(tmp_path):
     for name in ("killed", "going-on", "mnist"):
         (prepared_root() / f".{name}.unfinished").mkdir(parents=True)
@@ -549,6 +559,7 @@ def test_a_set_that_is_larger_than_memory_is_imported_and_opened(tmp_path):
 # The command line
 
 
+@pytest.mark.slow
 def test_the_command_line_imports_and_tells_what_it_made(tmp_path, capsys):
     files = pngs(f"{label}/{number}.png" for label in ("cats", "dogs") for number in range(5))
     path = pack(tmp_path / "pets.zip", files | {"cats/bad.png": b"no"})

@@ -329,6 +329,7 @@ def page_of(strokes: np.ndarray) -> np.ndarray:
     return np.pad(230 - large // 255 * 200, ((30, 90), (70, 40)), constant_values=230).astype(np.uint8)[..., np.newaxis]
 
 
+@pytest.mark.slow
 def test_pictures_of_ink_are_brought_to_the_form_of_the_training_images(digits: Dataset) -> None:
     classifier = load_classifier(train_run(digits, epochs=20, learning_rate=0.003, scaling="dataset")[0])
     test = digits.splits["test"]

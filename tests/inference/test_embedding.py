@@ -28,6 +28,7 @@ def random(count: int, width: int, seed: int = 0) -> np.ndarray:
 LARGE = random(1000, 600) * np.float32(50) * np.float32(0.7) ** np.arange(600, dtype=np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("features", [DIGITS, random(40, 3), random(5, 200), LARGE, 1e4 + random(50, 2)], ids=np.shape)
 def test_places_are_what_the_singular_values_say(features: np.ndarray) -> None:
     centred = features.astype(np.float64) - features.astype(np.float64).mean(axis=0)
@@ -40,6 +41,7 @@ def test_places_are_what_the_singular_values_say(features: np.ndarray) -> None:
     assert share == pytest.approx((values[:2] ** 2).sum() / (values**2).sum(), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_places_do_not_change_from_one_time_to_the_next() -> None:
     (first, share), (again, same) = pca(LARGE), pca(LARGE.copy())
     np.testing.assert_array_equal(first, again)
@@ -73,6 +75,7 @@ def test_where_nothing_varies_places_are_zeros(what: str) -> None:
 # t-SNE
 
 
+@pytest.mark.slow
 def test_neighbours_stay_neighbours() -> None:
     places, told = placed(DIGITS)
     assert (places.dtype, places.shape) == (np.float32, (360, 2))
@@ -84,6 +87,7 @@ def test_neighbours_stay_neighbours() -> None:
 
 
 # Of a thousand images neighbours are searched for approximately.
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [100, pytest.param(1000, marks=pytest.mark.sweep)])
 def test_the_same_features_are_placed_alike(count: int) -> None:
     features = load_digits().data[:count].astype(np.float32)

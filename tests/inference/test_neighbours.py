@@ -43,6 +43,7 @@ def expect_as_scikit_learn_finds(classifier: Classifier, dataset: Dataset, rows:
         assert [one.label for one in found] == train.labels[[one.index for one in found]].tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["mlp", "convnet"])
 def test_the_nearest_are_those_that_scikit_learn_finds(digits: Dataset, model: str) -> None:
     run, _ = train_run(digits, model=model, scaling="dataset")

@@ -49,6 +49,7 @@ def refusal(run: Run) -> str:
     return str(refused.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("share", "split", "count"), [(0.1, "val", 144), (0.0, "test", 360)])
 @pytest.mark.parametrize("model", ["mlp", "convnet"])
 def test_the_threshold_is_what_99_of_100_held_back_images_are_within(
@@ -72,6 +73,7 @@ def test_of_many_held_back_images_some_are_looked_at(digits: Dataset, monkeypatc
     assert (threshold.count, threshold.distance) == (60, pytest.approx(np.quantile(distances, 0.99), rel=1e-4))
 
 
+@pytest.mark.slow
 def test_pictures_are_as_far_as_scikit_learn_finds_them(digits: Dataset) -> None:
     run, _ = train_run(digits, model="convnet")
     opened, pictures = ready(run), digits.splits["test"].images[:10]

@@ -87,6 +87,7 @@ def share_on_patch(heat: np.ndarray, corner: np.ndarray, around: int = 0) -> flo
 # Where the answer is known
 
 
+@pytest.mark.slow
 def test_grad_cam_finds_what_decides_wherever_it_is(convnet: Classifier) -> None:
     pictures, labels, corners = patches(40, 1, EVERYWHERE)
     hits, shares = [], []
@@ -111,6 +112,7 @@ def test_heat_of_the_other_class_is_elsewhere(convnet: Classifier) -> None:
         assert not other.any() or share_on_patch(other, corner) < 0.1
 
 
+@pytest.mark.slow
 def test_without_a_convolution_the_gradient_of_each_pixel_tells() -> None:
     # Its initial weights for pixels that decide nothing would stay, but for the decay.
     classifier = trained_on_patches("mlp", [11], count=1500, epochs=5, channels=3, weight_decay=3e-3)
@@ -181,6 +183,7 @@ def test_a_row_has_no_heat() -> None:
 # Networks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "side", "layer", "maps"),
     [

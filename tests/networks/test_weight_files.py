@@ -142,6 +142,7 @@ WRAPPERS: dict[str, Callable[[nn.Module], nn.Module]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=list(WRAPPERS))
 def test_the_prefixes_of_wrappers_are_removed(tmp_path, wrap):
     before, after = network("resnet18"), network("resnet18")
@@ -276,6 +277,7 @@ def test_a_network_that_asks_for_its_version_gets_it(tmp_path):
     assert torch.equal(answers(before), answers(after))
 
 
+@pytest.mark.slow
 def test_a_head_of_several_layers_is_taken_whole_or_not_at_all(tmp_path):
     def with_head(hidden: int, num_classes: int) -> nn.Module:
         model = network("resnet18")
@@ -343,6 +345,7 @@ def test_tensors_are_mapped_from_the_file(tmp_path, save):
     assert str(path) in Path("/proc/self/maps").read_text()
 
 
+@pytest.mark.slow
 def test_weights_of_another_network_are_refused_by_name_and_shape():
     bottlenecks, deeper = network("resnet50"), network("resnet34")
     found = network("resnet18").state_dict()

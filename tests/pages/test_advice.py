@@ -15,6 +15,7 @@ def page(**query: str):
     return open_page("train", recipe="digits-quick", **query)
 
 
+@pytest.mark.slow
 def test_a_check_is_answered_and_found_again(execute_jobs: Callable[[], None]) -> None:
     app = click(page(), CHECK)
     assert "Starting" in words(app)
@@ -26,6 +27,7 @@ def test_a_check_is_answered_and_found_again(execute_jobs: Callable[[], None]) -
         assert "**Memory.** " in words(each)
 
 
+@pytest.mark.slow
 def test_a_rate_is_found_whatever_the_rate_is(execute_jobs: Callable[[], None]) -> None:
     app = click(page(), RATE)
     execute_jobs()

@@ -126,6 +126,7 @@ def answered(predictions: Predictions, threshold: float) -> str:
     )
 
 
+@pytest.mark.slow
 def test_what_is_answered_is_told_for_any_threshold(finished: Run, predictions: Predictions) -> None:
     app = confidence(finished)
     assert answered(predictions, 0.9) in words(app)

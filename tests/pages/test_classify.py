@@ -188,6 +188,7 @@ def on_paper(image: np.ndarray) -> np.ndarray:
     return paper.astype(np.uint8)
 
 
+@pytest.mark.slow
 def test_ink_on_paper_is_read_and_that_is_said_and_can_be_switched_off(
     finished: Run, digits: Dataset, predictions: Predictions
 ) -> None:

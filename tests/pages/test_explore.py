@@ -727,6 +727,7 @@ def test_a_dataset_without_odd_images_is_told(save: Save) -> None:
     assert "Of 40 images none is blank, extremely dark or bright" in words(explore("own", ODD))
 
 
+@pytest.mark.slow
 def test_shapes_before_the_import_are_looked_at(tmp_path: Path) -> None:
     files = {f"{'ab'[number % 2]}/{number}.png": png(number, 20, 20) for number in range(15)}
     files["a/wide.png"] = png(99, 12, 120)

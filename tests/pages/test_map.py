@@ -256,6 +256,7 @@ def test_a_placing_or_colouring_that_does_not_exist_is_told(finished: Run, key: 
 # t-SNE
 
 
+@pytest.mark.slow
 def test_t_sne_is_computed_when_asked_for_and_kept(finished: Run, predictions: Predictions, digits: Dataset) -> None:
     app = open_map(finished, show="all", places=TSNE)
     assert not app.main.get("plotly_chart")
@@ -272,6 +273,7 @@ def test_t_sne_is_computed_when_asked_for_and_kept(finished: Run, predictions: P
     np.testing.assert_array_equal(places_of(again, finished), places)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["file", "weights", "dataset"])
 def test_t_sne_is_offered_anew_when_what_was_kept_is_of_no_use(finished: Run, digits: Dataset, damage: str) -> None:
     click(open_map(finished, show="all", places=TSNE), "Place 360 points by t-SNE")

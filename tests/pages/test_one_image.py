@@ -65,6 +65,7 @@ def test_the_bars_are_its_five_most_probable_classes(finished: Run, predictions:
     assert bars["x"] == pytest.approx(100 * predictions.probabilities[row, best])
 
 
+@pytest.mark.slow
 def test_an_imported_picture_has_its_file_name(finished: Run, tmp_path) -> None:
     names = [f"{split}/{name}/{n}.png" for split in ("train", "test") for name in ("cats", "dogs") for n in range(6)]
     dataset = import_pictures("own", write(tmp_path / "pictures", pngs(names, height=8, width=8, channels=1)))
@@ -76,6 +77,7 @@ def test_an_imported_picture_has_its_file_name(finished: Run, tmp_path) -> None:
 # One after the other
 
 
+@pytest.mark.slow
 def test_images_are_stepped_through_in_their_order(finished: Run, predictions: Predictions) -> None:
     wrong = np.flatnonzero(~predictions.correct)
     order = wrong[np.argsort(-predictions.confidence[wrong], kind="stable")].tolist()

@@ -61,6 +61,7 @@ def test_predictions_are_a_line_for_each_image(finished: Run, predictions: Predi
     np.testing.assert_allclose(found["loss"], -np.log(of_truth.astype(np.float64)), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_imported_pictures_have_their_file_names(finished: Run, imported: Dataset) -> None:
     found = table(take_away(finished))
     assert found.columns.tolist()[:4] == ["index", "file", "true", "predicted"]

@@ -187,6 +187,7 @@ def test_the_layers_of_a_network_for_rows_are_listed(blobs: Run) -> None:
     assert f"{parameters} parameters, for rows of 4 numbers of blobs." in words(app)
 
 
+@pytest.mark.slow
 def test_a_run_on_rows_speaks_of_rows(blobs: Run) -> None:
     app = open_page("train", run=blobs.id)
     assert "Rows a second" in figures(app)
@@ -455,6 +456,7 @@ def test_evaluations_in_the_midst_of_training_are_curves_of_their_own() -> None:
     assert figure(app, "accuracy")["data"][-2]["y"] == pytest.approx([50, 60])
 
 
+@pytest.mark.slow
 def test_a_long_log_is_thinned_for_the_browser_and_keeps_its_ends() -> None:
     steps = [replace(STEP, step=n, epoch=1, train_loss=1 / n) for n in range(1, 12_346)]
     run = logged(replace(STARTED, steps_per_epoch=100_000, epochs=1), *steps)

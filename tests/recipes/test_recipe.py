@@ -189,6 +189,7 @@ def test_blobs_mlp_has_the_settings_of_its_tutorial():
     assert published_in_words(mlp).startswith("98.00% test accuracy, 99.10% training accuracy (the ")
 
 
+@pytest.mark.slow
 def test_blobs_mlp_comes_to_the_figures_that_are_published_for_it():
     fetch("blobs")
     dataset = open_dataset("blobs")

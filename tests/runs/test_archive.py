@@ -252,6 +252,7 @@ def cut_within_an_epoch(recipe: Recipe, dataset: Dataset, step: int) -> Run:
     return run
 
 
+@pytest.mark.slow
 def test_a_run_that_was_restored_ends_as_the_original_does(trained: Run, digits: Dataset, path: Path) -> None:
     # Two batches of the second epoch are trained on.
     original = cut_within_an_epoch(change(trained.read_recipe(), {"epochs": 3}), digits, step=23)
@@ -271,6 +272,7 @@ def test_a_run_that_was_restored_ends_as_the_original_does(trained: Run, digits:
         assert_same(ours[part], theirs[part])
 
 
+@pytest.mark.slow
 def test_a_restored_run_works_where_its_dataset_is_not(make_colours, path: Path, tmp_path: Path) -> None:
     colours = make_colours()
     run = create_run(Recipe(dataset="colours", model="convnet", epochs=1, device="cpu", threads=1, batch_size=10))
@@ -476,7 +478,9 @@ def test_code_in_a_checkpoint_is_not_run_when_it_is_archived(own: Run, path: Pat
 
 def test_what_is_not_there_is_refused(path: Path, tmp_path: Path) -> None:
     assert refusal(path) == f"There is no file {path}. Check its name and folder."
-    assert refusal(tmp_path) == f"{tmp_path} is a folder, and the archive of a run is a file. Name that file."
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    assert refusal(folder) == f"{folder} is a folder, and the archive of a run is a file. Name that file."
     assert refusal(path, b"") == f"{path} is empty. Get a whole copy of it, as python -m engine archive has made it."
     os.mkfifo(tmp_path / "pipe.zip")
     assert "is not a regular file" in refusal(tmp_path / "pipe.zip")
@@ -722,6 +726,7 @@ def test_a_file_that_claims_another_size_than_it_unpacks_to_is_refused(
     tracemalloc.stop()
 
 
+@pytest.mark.slow
 def test_a_packed_file_that_is_too_large_is_refused_unread(archived: dict[str, bytes], path: Path) -> None:
     bomb = bytes(archive.MOST_PACKED + 1)
     content = packed(sealed(archived | {"output.txt": bomb}), zipfile.ZIP_DEFLATED)

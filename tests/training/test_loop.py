@@ -716,12 +716,14 @@ CUT = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CUT)
 def test_wherever_a_training_is_cut_it_goes_on_as_if_it_had_not_been(make_colours, name: str) -> None:
     count = {"convnet": 90, "mlp": 1400, "large batches": 1000, "no shuffling": 90}[name]
     check_that_it_goes_on_from_everywhere(recipe(epochs=2, **CUT[name]), make_colours(train=count, height=6, width=5))
 
 
+@pytest.mark.slow
 def test_wherever_a_training_on_a_table_is_cut_it_goes_on_as_if_it_had_not_been(blobs: Dataset) -> None:
     chosen = change(find_recipe("blobs-mlp"), {"device": "cpu", "epochs": 2, "log_every": 3, "evaluate_every": 4})
     assert 4 * chosen.batch_size == GATHERED_AT_ONCE
@@ -752,6 +754,7 @@ def check_that_it_goes_on_from_everywhere(chosen: Recipe, dataset: Dataset) -> N
         assert going_on.kept_figures()["kept"] == whole.kept_figures()["kept"]
 
 
+@pytest.mark.slow
 def test_a_training_that_is_cut_waits_as_long_as_if_it_had_not_been(digits: Dataset) -> None:
     chosen = recipe(epochs=50, batch_size=50, validation_share=0.1, patience=2, log_every=10)
     whole, expected = train(chosen, digits)
@@ -765,6 +768,7 @@ def test_a_training_that_is_cut_waits_as_long_as_if_it_had_not_been(digits: Data
         assert figures(epochs_of(going_on)) == figures(epochs_of(expected)[cut:])
 
 
+@pytest.mark.slow
 def test_a_training_that_is_made_longer_ends_as_one_of_that_length(digits: Dataset) -> None:
     settings = {"model": "convnet", "optimizer": "sgd", "augment": "shift=1", "batch_size": 100, "log_every": 4}
     short, first = train(recipe(epochs=1, **settings), digits)

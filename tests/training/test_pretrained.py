@@ -132,6 +132,7 @@ def left_behind() -> set[str]:
     return {path.name for path in weights_folder().glob("*") if path.suffix != ".lock" or path.stat().st_size}
 
 
+@pytest.mark.slow
 def test_weights_are_downloaded_with_progress_that_rises(server: Server, offer: Offer, weights: bytes) -> None:
     offer(weights)
     server.gate = threading.Semaphore(0)

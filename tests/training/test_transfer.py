@@ -153,6 +153,7 @@ def frozen(frozen_data: Path, weights: dict[str, str], tmp_path_factory: pytest.
         return {name: executed(change(shared, settings)) for name, settings in FROZEN.items()}
 
 
+@pytest.mark.slow
 @together
 @pytest.mark.parametrize("name", FROZEN)
 def test_a_frozen_backbone_is_the_same_at_the_end_of_a_run_bit_by_bit(
@@ -615,6 +616,7 @@ def figures(yielded) -> list[dict]:
     ]
 
 
+@pytest.mark.slow
 def test_a_frozen_backbone_is_in_evaluation_mode_while_its_head_is_trained(
     dataset: Dataset, weights: dict[str, str]
 ) -> None:
@@ -677,6 +679,7 @@ def on_digits(dataset: str, **settings) -> Recipe:
     return recipe(**shared | {"dataset": dataset, "log_every": 100} | settings)
 
 
+@pytest.mark.slow
 def test_a_run_on_some_digits_gives_a_better_start_with_the_others(digits: Dataset) -> None:
     parts_of_digits(digits)
     earlier = executed(on_digits("low", model="resnet-fast", epochs=5, batch_size=32, seed=1))
@@ -735,6 +738,7 @@ def test_a_run_that_has_lost_its_start_before_its_first_checkpoint_says_so(digit
 # Images and classes of all kinds
 
 
+@pytest.mark.slow
 def test_grey_images_go_through_a_backbone_for_colours(weights: dict[str, str]) -> None:
     grey = save_photographs("grey", channels=1)
     run = executed(
@@ -878,6 +882,7 @@ def test_weights_that_cannot_be_used_fail_a_run_in_a_sentence_and_do_not_run(
 # Disks
 
 
+@pytest.mark.slow
 def test_a_run_whose_features_find_no_room_fails_and_goes_on_once_there_is_some(
     weights: dict[str, str], tmp_path: Path
 ) -> None:

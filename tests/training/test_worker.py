@@ -290,6 +290,7 @@ def assert_it_ended_as_one_in_one_go(run: Run, dataset: Dataset) -> None:
         assert torch.equal(load_classifier(run).model.state_dict()[name], value), name
 
 
+@pytest.mark.slow
 def test_a_finished_run_that_is_made_longer_ends_as_one_of_that_length(digits: Dataset, in_this_process: None) -> None:
     recipe = Recipe(model="mlp", optimizer="sgd", epochs=2, batch_size=100, log_every=4, device="cpu", threads=1)
     run = runs.start(recipe)
@@ -304,6 +305,7 @@ def test_a_finished_run_that_is_made_longer_ends_as_one_of_that_length(digits: D
     assert_it_ended_as_one_in_one_go(run, digits)
 
 
+@pytest.mark.slow
 def test_a_run_without_a_checkpoint_starts_from_the_beginning(digits: Dataset, in_this_process: None) -> None:
     recipe = Recipe(model="mlp", epochs=1, batch_size=100, log_every=5, device="cpu", threads=1, precision="float32")
     died = [Preparing(0, 0), Queued("cpu"), Step(5, 1, 0.5, 0.5, 0.1, 100.0, 1.0), Evaluated(5, "test", 0.5, 0.5)]
@@ -332,6 +334,7 @@ def executed(recipe: Recipe) -> Run:
     return run
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_within_its_first_epoch_has_a_model(digits: Dataset) -> None:
     run = create_run(ENDLESS)
     run.request_stop()
@@ -423,6 +426,7 @@ def test_a_directory_that_cannot_be_cleared_fails_in_a_sentence(mlp: Recipe, mon
     assert run.history().last.error.startswith(f"{run.path} cannot be written (Read-only file system). ")
 
 
+@pytest.mark.slow
 def test_divergence_is_told_in_a_sentence_whichever_step_it_comes_in(mlp: Recipe) -> None:
     # One step an epoch: the last one's own loss may be finite, and the answers of the weights after it not.
     diverging = change(mlp, {"optimizer": "sgd", "learning_rate": 100.0, "weight_decay": 10.0, "batch_size": 2000})
@@ -458,6 +462,7 @@ def test_a_run_that_keeps_the_best_is_evaluated_with_the_best(mlp: Recipe) -> No
         assert torch.equal(value, state["best_weights"][name])
 
 
+@pytest.mark.slow
 def test_a_dataset_without_a_test_split_is_trained_on(make_colours) -> None:
     make_colours(test=0)
     run = executed(Recipe(dataset="colours", model="mlp", epochs=1, device="cpu", threads=1))
@@ -466,6 +471,7 @@ def test_a_dataset_without_a_test_split_is_trained_on(make_colours) -> None:
     assert (ended.test_loss, ended.test_accuracy, ended.val_loss, ended.val_accuracy) == (None,) * 4
 
 
+@pytest.mark.slow
 def test_a_table_is_trained_on_and_evaluated() -> None:
     fetch("blobs")
     run = executed(change(find_recipe("blobs-mlp"), {"device": "cpu"}))
