@@ -99,7 +99,8 @@ def limit_loop(recipe: Recipe, stored: StoredDataset) -> Iterator[None]:
     """Make the same step on one constant batch, yielding after each."""
     training = Training(recipe, stored, torch.device(recipe.device))
     split = stored.splits["train"]
-    pixels = training.prepare(torch.from_numpy(split.images[: recipe.batch_size].copy()).to(recipe.device))
+    images = torch.from_numpy(split.images[: recipe.batch_size].copy()).to(recipe.device)
+    pixels = training.in_memory_order(training.preprocess(images))
     labels = torch.from_numpy(split.labels[: recipe.batch_size]).to(recipe.device)
     model, optimizer = training.model.train(), training.optimizer
     while True:
