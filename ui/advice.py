@@ -75,7 +75,7 @@ def _show_answer(recipe: Recipe, question: str, job: Job, state: JobState) -> No
         watch(partial(_look, title, job), job.delete, f"cancel-{question}")
         return
     with st.container(border=True):
-        st.markdown(f"**{title}**")
+        st.markdown(f"**{title}**, asked at {job.started:%H:%M}")
         if state.error:
             show_problem(state.error)
         elif question == "rehearse":

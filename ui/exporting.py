@@ -56,15 +56,16 @@ def show_exports(run: Run) -> None:
 def _show_export(run: Run, format: str) -> None:
     """Offer the export in a format that is kept; or to make one, or how far that is."""
     name, about = MODELS[format]
+    state = export_state(run, format)
+    if state and state.is_running:
+        st.markdown(about)
+        watch(partial(_look, run, format), partial(cancel_export, run, format), f"cancel-{format}")
+        return
     button, words = st.columns([1, 2], vertical_alignment="center")
     words.markdown(about)
-    kept = find_cached_export(run, format)
-    state = export_state(run, format)
-    if kept:
+    if kept := find_cached_export(run, format):
         _offer(run, format, kept, button)
         words.caption(f":material/verified: {plain(kept.proof.in_words())}")
-    elif state and state.is_running:
-        watch(partial(_look, run, format), partial(cancel_export, run, format), f"cancel-{format}")
     else:
         if button.button(f"Export as {name}", icon=":material/ios_share:", width="stretch", key=f"export-{format}"):
             try:

@@ -3,8 +3,10 @@
 import hashlib
 import json
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from contextlib import suppress
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,13 @@ from engine.base.paths import runs_root
 from engine.data.dataset import Dataset, open_dataset
 from engine.data.download_job import get_dataset
 from engine.recipes.recipe import Recipe, from_dict
-from engine.recipes.weights import ImageNetWeights
+from engine.recipes.weights import ImageNetWeights, RunWeights, WeightsFile
 from engine.runs.records import Extracting, Step
-from engine.runs.run import WORKER_ENVIRONMENT, require_sources, starting_weights
+from engine.runs.run import WORKER_ENVIRONMENT, open_run, require_sources, starting_weights
 
 QUESTIONS = ("rehearse", "find-rate")
-# A day later the machine may be as busy, and its memory as full, as it likes.
-KEPT_SECONDS = 24 * 3600
+# Later the machine may be as busy, and its memory as full, as it likes.
+KEPT_SECONDS = 3600
 
 
 def answer(question: str, recipe: Recipe) -> Generator[str, None, Any]:
@@ -109,7 +111,27 @@ def ask(question: str, recipe: Recipe) -> None:
 
 def find_answer(question: str, recipe: Recipe) -> Job | None:
     """Return the job that answers a question about a recipe, or has answered it; None where nobody has asked."""
-    return find_job(_place(question, recipe))
+    job = find_job(_place(question, recipe))
+    return job if job and (datetime.now() - job.started).total_seconds() < KEPT_SECONDS else None
+
+
+def _sources(recipe: Recipe) -> Iterator[object]:
+    """Yield what tells the data and the weights that a recipe names from others that were called so before."""
+    with suppress(LoupeError):  # it is not here
+        yield open_dataset(recipe.dataset).fingerprint
+    match starting_weights(recipe):
+        case WeightsFile(path):
+            yield _changed(path)
+        case RunWeights(name):
+            with suppress(LoupeError):
+                yield _changed(open_run(name).weights)
+
+
+def _changed(file: Path) -> int | None:
+    try:
+        return file.stat().st_mtime_ns
+    except OSError:
+        return None
 
 
 def _root() -> Path:
@@ -119,7 +141,8 @@ def _root() -> Path:
 def _place(question: str, recipe: Recipe) -> Path:
     if question == "find-rate":  # it tries them all, whichever the recipe has
         recipe = replace(recipe, learning_rate=1.0)
-    digest = hashlib.sha256(json.dumps(recipe.as_dict(), sort_keys=True).encode()).hexdigest()
+    about = [recipe.as_dict(), *_sources(recipe)]
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
     return _root() / f"{question}-{digest[:16]}"
 
 

@@ -17,6 +17,7 @@ import traceback
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,10 @@ class Job:
         return self.folder / "output.txt"
 
     @property
+    def started(self) -> datetime:
+        return datetime.fromtimestamp(int(self.folder.name.rpartition(SEPARATOR)[2]) / 1e9)
+
+    @property
     def request_file(self) -> Path:
         return self.folder / "request.json"
 
@@ -94,7 +99,7 @@ class Job:
             age = time.time() - self.request_file.stat().st_mtime
         except OSError:
             return False
-        return age < LAUNCH_SECONDS and not (self.folder / "started").exists()
+        return abs(age) < LAUNCH_SECONDS and not (self.folder / "started").exists()
 
     def request_stop(self) -> None:
         """Ask the job to end: at its next step, or in the midst of one that takes long."""
@@ -168,6 +173,8 @@ def run_job(folder: Path, work: Callable[[Any], Generator[Any, None, Any]]) -> J
     the job is asked to stop, or interrupted. The LoupeError that it raises is the job's error.
     """
     job = Job(folder)
+    if not job.request_file.exists():  # the lock would make a folder anew that was deleted
+        return None
     try:
         lock = FileLock(folder / "lock").acquire(blocking=False)
     except (Timeout, OSError):

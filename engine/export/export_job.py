@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from engine.base.errors import LoupeError
 from engine.base.jobs import Job, JobState, find_job, run_job, start_job
 from engine.export.exporting import export
 from engine.export.proof import Proof
@@ -34,7 +35,12 @@ class CachedExport:
 
 
 def start_export(run: Run, format: str) -> None:
-    """Start to export a run in a format, ``onnx`` or ``torch``, in the background; one that is going on goes on."""
+    """Start to export a run in a format, ``onnx`` or ``torch``, in the background; one that is going on goes on.
+
+    Raises LoupeError for a run that is gone.
+    """
+    if not run.path.is_dir():
+        raise LoupeError(f"The run {run.id} is not there any more, so it cannot be exported. Choose another.")
     request = {"run": str(run.path), "format": format}
     start_job(_place(run, format), "engine.export.export_job", request, WORKER_ENVIRONMENT)
 

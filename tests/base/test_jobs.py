@@ -3,6 +3,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -153,6 +154,26 @@ def test_a_job_is_executed_once(start: Start, tmp_path: Path) -> None:
 
     assert run_job(job.folder, work) is None
     assert state_of(job).is_running
+
+
+def test_a_job_that_was_deleted_before_its_process_came_is_not_made_anew(place: Path) -> None:
+    def work(request: dict) -> Iterator[int]:
+        raise AssertionError("there is nothing to do")
+        yield
+
+    assert run_job(place.with_name("count~1"), work) is None
+    assert not place.parent.exists()
+
+
+@pytest.mark.parametrize("hours", [-24, 24])
+def test_a_job_that_never_started_has_ended_whatever_the_clock_says(place: Path, hours: int) -> None:
+    job = Job(place.with_name("count~1"))
+    job.folder.mkdir(parents=True)
+    job.request_file.write_text("{}")
+    assert state_of(job).is_running
+    then = time.time() + hours * 3600
+    os.utime(job.request_file, (then, then))
+    assert state_of(job).error == KILLED
 
 
 @pytest.mark.parametrize("content", ["", "{", None])

@@ -1,6 +1,7 @@
 """Exports that pages offer: made as a job, and kept with their run."""
 
 import os
+import shutil
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from processes import jobs_in_this_process, wait_until
 from trained_runs import train_run
 
+from engine.base.errors import LoupeError
 from engine.export.export_job import cancel_export, export_state, find_cached_export, start_export
 from engine.runs.run import Run
 
@@ -67,6 +69,13 @@ def test_an_export_of_earlier_weights_is_not_offered_but_made_anew(run: Run) -> 
     assert find_cached_export(run, "onnx") is None
     start_export(run, "onnx")
     assert find_cached_export(run, "onnx")
+
+
+def test_a_run_that_is_gone_is_not_exported(run: Run) -> None:
+    shutil.rmtree(run.path)
+    with pytest.raises(LoupeError, match="is not there any more"):
+        start_export(run, "onnx")
+    assert not run.path.exists()
 
 
 @pytest.mark.usefixtures("in_this_process")
