@@ -72,6 +72,7 @@ def test_a_learning_rate_is_found_and_taken(server: Server, page: Page) -> None:
     expect(rate).to_have_value(f"{found:g}")
 
 
+@pytest.mark.sweep
 def test_the_doctor_names_the_fault_and_opens_the_next_run(server: Server, page: Page, too_slow: Run) -> None:
     open_page(page, f"{server.url}/train?run={too_slow.id}", "Train")
     expect(page.get_by_text("The learning rate is too low")).to_be_visible()

@@ -116,6 +116,7 @@ def test_many_pictures_are_classified_while_the_page_is_left_and_found_again(
     expect(page.locator("input[type=file]")).to_be_attached()
 
 
+@pytest.mark.sweep
 def test_a_model_is_taken_away_and_answers_alike_on_its_own(
     page: Page, context: BrowserContext, server: Server, finished: Run, tmp_path: Path
 ) -> None:

@@ -127,8 +127,10 @@ def back_to(page: Page, path: str, **choices: str) -> None:
     ("classes", "width"),
     [
         (10, 1280),
-        *(pytest.param(*each, marks=pytest.mark.sweep) for each in ((10, 420), (47, 1280), (47, 420), (100, 1280))),
-        (100, 420),
+        *(
+            pytest.param(*each, marks=pytest.mark.sweep)
+            for each in ((10, 420), (47, 1280), (47, 420), (100, 1280), (100, 420))
+        ),
     ],
 )
 def test_every_cell_opens_its_own_images(server: Server, page: Page, copy: Copy, classes: int, width: int) -> None:
@@ -232,6 +234,7 @@ def choices(page: Page) -> list[list[str]]:
     return page.evaluate("[...new URLSearchParams(location.search)]")
 
 
+@pytest.mark.sweep
 def test_a_filter_is_in_the_address_and_outlives_a_reload(server: Server, page: Page, finished: Run) -> None:
     predictions = predictions_of(finished)
     open_page(page, f"{server.url}/gallery?run={finished.id}", "Gallery")
@@ -321,6 +324,7 @@ def test_images_are_stepped_through_with_keys_and_buttons(server: Server, page: 
     assert address(page) == ("/gallery", {"run": finished.id})
 
 
+@pytest.mark.sweep
 def test_keys_that_walk_a_sheet_do_not_step(server: Server, page: Page, finished: Run) -> None:
     open_page(page, f"{server.url}/gallery?run={finished.id}&show=all&image=7", "Gallery")
     nearest = tiles(page, "nearest training images")
@@ -392,6 +396,7 @@ def test_a_box_on_the_map_shows_the_mistakes_within(server: Server, page: Page, 
 # The other views of the Evaluate page
 
 
+@pytest.mark.sweep
 def test_two_runs_are_compared_image_by_image(server: Server, page: Page, finished: Run, copy: Copy) -> None:
     other = copy(flipped)
     open_page(page, f"{server.url}/evaluate?run={other.id}", "Evaluate")

@@ -124,6 +124,7 @@ def test_a_zip_is_uploaded_understood_imported_and_explored(
     assert traffic.complaints == []
 
 
+@pytest.mark.sweep
 def test_a_folder_is_imported_by_its_path_and_its_dataset_deleted(
     server: Server, page: Page, traffic: Traffic, no_imports: None, tmp_path: Path
 ) -> None:

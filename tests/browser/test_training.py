@@ -66,6 +66,7 @@ def test_a_page_finds_its_run_when_it_is_reloaded_and_so_does_a_second_tab(
     expect_progress(page)
 
 
+@pytest.mark.sweep
 def test_a_second_run_waits_for_the_first(server: Server, page: Page, going_on: Run) -> None:
     open_page(page, f"{server.url}/train", "Train")
     wait_for_address(page, "/train", run=going_on.id)
@@ -82,6 +83,7 @@ def test_a_second_run_waits_for_the_first(server: Server, page: Page, going_on: 
     assert going_on.status() == "running"
 
 
+@pytest.mark.sweep
 def test_a_run_is_stopped_and_has_a_model(server: Server, page: Page, going_on: Run) -> None:
     open_page(page, f"{server.url}/train", "Train")
     stop(page)
@@ -106,6 +108,7 @@ def set_number(page: Page, label: str, number: int) -> None:
     wait_until_settled(page)
 
 
+@pytest.mark.sweep
 def test_a_run_from_its_start_to_more_epochs_than_it_was_to_have(server: Server, runs_end: None, page: Page) -> None:
     with ending_its_runs(server.data, server.runs):
         pass  # or it would wait for the one that other tests share
