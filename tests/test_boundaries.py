@@ -135,6 +135,7 @@ def is_allowed(importer: str, imported: str) -> bool:
     return PACKAGES.index(above) <= PACKAGES.index(below)
 
 
+@pytest.mark.slow
 def test_a_package_imports_only_from_those_below_it():
     tops = sorted({package_of(module) for module in ENGINE} - {""})
     print(f"{len(tops)} packages and modules at the top of engine/: {', '.join(tops)}")

@@ -151,6 +151,7 @@ def test_a_run_that_is_thrown_off_and_learns_nothing_was_too_fast(digits: Datase
     assert finding.evidence == f"After 84 steps the training loss is {late:.3g}, no better than the 2.3 of guessing."
 
 
+@pytest.mark.slow
 def test_a_run_that_crawls_was_too_slow_and_ten_times_the_rate_goes_further(digits: Dataset) -> None:
     chosen = recipe(learning_rate=2e-5, epochs=8)
     history = trained(chosen, digits)
@@ -205,6 +206,7 @@ def test_few_images_that_are_all_right_while_others_are_not_are_learned_by_heart
     assert second.name == "few-images"
 
 
+@pytest.mark.slow
 def test_a_network_that_sees_too_little_underfits(digits: Dataset) -> None:
     blurred = derived(digits, pixels=slice(None, None, 4))
     assert blurred.image_shape == (2, 2, 1)

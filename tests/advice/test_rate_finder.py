@@ -246,6 +246,7 @@ def test_where_nothing_can_be_learned_nothing_is_suggested() -> None:
 # Batches and epochs of any size
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("batch_size", "each"), [(7, 5), (31, 2), (32, 1), (500, 1)])
 def test_small_batches_make_several_steps_at_each_rate(colours: Dataset, batch_size: int, each: int) -> None:
     chosen = recipe(batch_size=batch_size, epochs=1)
@@ -302,6 +303,7 @@ def test_a_table_can_be_searched() -> None:
     assert curve.suggestion and min(curve.smoothed) < 0.5 * curve.losses[0]
 
 
+@pytest.mark.slow
 def test_test_images_are_never_looked_at(digits: Dataset) -> None:
     unusable = Split(np.zeros((5, 8, 8, 3), np.uint8), np.arange(5))  # the network takes one channel
     splits = {"train": digits.splits["train"], "test": unusable}
@@ -309,6 +311,7 @@ def test_test_images_are_never_looked_at(digits: Dataset) -> None:
     assert find(chosen, replace(digits, splits=splits)) == find(recipe(), digits)
 
 
+@pytest.mark.slow
 def test_the_head_of_a_frozen_backbone_is_searched_on_its_features(tmp_path, colours: Dataset) -> None:
     torch.manual_seed(3)
     torch.save(build_model("convnet", colours.image_shape, 3).state_dict(), tmp_path / "earlier.pth")

@@ -108,6 +108,7 @@ def test_a_network_that_is_sure_at_first_is_worth_a_look(
     assert ("start with a low learning rate" in check.text) == (verdict == "look")
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_is_worth_a_look_and_no_crash(tmp_path: Path, colours: Dataset) -> None:
     model = build_model("mlp", colours.image_shape, 3)
     with torch.no_grad():
@@ -128,6 +129,7 @@ def test_a_good_rate_learns_one_batch_by_heart(digits: Dataset) -> None:
     assert 1 < steps < 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("learning_rate", [1e-8, 50.0])
 def test_a_rate_far_off_does_not(digits: Dataset, learning_rate: float) -> None:
     check = rehearsed(recipe(learning_rate=learning_rate, optimizer="sgd"), digits)["one batch"]
@@ -171,6 +173,7 @@ def test_dropout_does_not_keep_a_network_from_learning_one_batch(digits: Dataset
     assert rehearsed(chosen, digits)["one batch"].verdict == "good"
 
 
+@pytest.mark.slow
 def test_what_ran_out_of_time_is_worth_a_look(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rehearsal, "OVERFIT_SECONDS", 0.0)
     check = rehearsed(recipe(learning_rate=1e-8), digits)["one batch"]
@@ -218,6 +221,7 @@ def assert_told(checks: dict[str, Check], train: Split, judged: Split, what: str
 PIXELS = "the pixels (at most 16 x 16)"
 
 
+@pytest.mark.slow
 def test_simple_models_are_judged_by_the_images_held_back_for_validation(digits: Dataset) -> None:
     few = shortened(digits, train=500)
     chosen = recipe(validation_share=0.2, split_seed=3)
@@ -227,6 +231,7 @@ def test_simple_models_are_judged_by_the_images_held_back_for_validation(digits:
     assert_told(rehearsed(chosen, few), taken(stored, train), taken(stored, val), PIXELS, "validation images")
 
 
+@pytest.mark.slow
 def test_simple_models_are_judged_by_a_validation_split_where_there_is_one(digits: Dataset) -> None:
     train, test = digits.splits["train"], digits.splits["test"]
     uneven = np.flatnonzero(train.labels != 9)[:300].tolist() + np.flatnonzero(train.labels == 9)[:60].tolist()
@@ -248,6 +253,7 @@ def test_simple_models_are_judged_by_training_images_where_none_are_for_validati
     assert 80 <= right <= 99  # of images that it was not fitted to, as any fifth of the digits gives
 
 
+@pytest.mark.slow
 def test_no_more_than_a_thousand_images_are_looked_at(digits: Dataset) -> None:
     chosen = recipe(validation_share=0.2)
     train, val = train_validation_indices(digits, chosen)
@@ -262,6 +268,7 @@ def test_no_more_than_a_thousand_images_are_looked_at(digits: Dataset) -> None:
     assert right == pytest.approx(linear_model(some, taken(stored, val)), abs=3)
 
 
+@pytest.mark.slow
 def test_large_images_are_made_small_for_the_linear_model(make_colours) -> None:
     large = make_colours(train=60, test=0, height=64, width=48)
     train, val = train_validation_indices(large, recipe(validation_share=0.5))
@@ -276,6 +283,7 @@ def test_large_images_are_made_small_for_the_linear_model(make_colours) -> None:
     assert right == linear_model(small(train), small(val))
 
 
+@pytest.mark.slow
 def test_a_table_is_rehearsed_with_its_numbers() -> None:
     fetch("blobs")
     blobs = open_dataset("blobs")
@@ -370,6 +378,7 @@ def test_a_backbone_may_be_frozen(colours: Dataset, earlier: Recipe, settings: d
     assert files() == before
 
 
+@pytest.mark.slow
 def test_a_linear_model_on_features_is_fitted_to_those_of_the_frozen_backbone(
     colours: Dataset, earlier: Recipe
 ) -> None:
@@ -430,6 +439,7 @@ def files() -> set[Path]:
     return {path for folder in (data_root(), runs_root()) for path in folder.rglob("*")}
 
 
+@pytest.mark.slow
 def test_nothing_is_written(colours: Dataset) -> None:
     before = files()
     rehearsed(recipe(model="convnet", validation_share=0.1, augment="flip"), colours)

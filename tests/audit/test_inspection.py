@@ -222,6 +222,7 @@ def test_a_near_copy_of_a_near_copy_is_no_leak():
     assert Inspection((), near, ()).leaked_test(MAX_DISTANCE) == []
 
 
+@pytest.mark.slow
 def test_a_planted_copy_among_the_digits_is_found(digits):
     splits = {name: Split(np.array(split.images), split.labels) for name, split in digits.splits.items()}
     splits["test"].images[7] = splits["train"].images[100]

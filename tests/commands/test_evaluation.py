@@ -219,6 +219,7 @@ def reported(run: Run, digits_data: Path, tmp_path_factory: pytest.TempPathFacto
         return folder, answers
 
 
+@pytest.mark.slow
 def test_report_writes_one_page(reported: tuple[Path, dict[str, Answer]], run: Run) -> None:
     folder, answers = reported
     assert (answers["json"].code, answers["json"].stderr) == (0, "")

@@ -76,6 +76,7 @@ def test_bad_input_is_refused_in_one_line(arguments: tuple[str, ...], reason: st
     assert list(tmp_path.iterdir()) == [], "something was made of bad input"
 
 
+@pytest.mark.slow
 def test_help_lists_the_commands_and_each_has_its_own() -> None:
     answer = call("--help")
     assert (answer.code, answer.stderr) == (0, "")

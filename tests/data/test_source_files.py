@@ -28,6 +28,7 @@ def imported(tmp_path) -> Dataset:
     return import_pictures("pictures", write(tmp_path / "pictures", PICTURES | BAD), test_share=0)
 
 
+@pytest.mark.slow
 def test_each_image_knows_the_file_that_it_came_from_without_the_bad_ones(imported):
     origins = open_source_files(imported, "train")
     assert len(origins) == len(imported.splits["train"]) == len(EXPECTED)

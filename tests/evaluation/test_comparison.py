@@ -137,6 +137,7 @@ def test_at_its_ends_the_interval_is_just_as_surprising_as_95_percent_allow(coun
     assert score_statistic(*counts, high) == pytest.approx(-z, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_an_interval_holds_the_difference_and_keeps_within_bounds():
     for count in (1, 2, 5, 40):
         for fixed, broken in product(range(count + 1), repeat=2):
@@ -163,6 +164,7 @@ def test_an_interval_leaves_out_0_just_where_mcnemars_chi_square_does():
             assert (low > 0 or high < 0) == ((fixed - broken) ** 2 / (fixed + broken) > certain), (fixed, broken)
 
 
+@pytest.mark.slow
 def test_where_the_exact_test_is_certain_the_interval_is_too():
     certain = 0
     for fixed, broken in product(range(60), repeat=2):

@@ -156,6 +156,7 @@ def test_wherever_it_is_cut_it_is_told(path):
         assert_damaged(path)
 
 
+@pytest.mark.slow
 def test_wherever_it_is_scratched_it_is_told_or_as_before(path):
     saved = random_predictions(20)
     save_predictions(saved, path)

@@ -176,6 +176,7 @@ def test_a_matrix_of_many_classes_stays_readable_and_small(count: int, cells: st
     assert ("Of the 130 classes those 120 are shown that have most to do with mistakes." in page.text) == (count > 120)
 
 
+@pytest.mark.slow
 def test_a_cut_matrix_keeps_the_classes_with_most_mistakes() -> None:
     labels = np.repeat(np.arange(130), 2)
     predicted = labels.copy()
@@ -315,6 +316,7 @@ def test_training_is_told_with_its_curves_and_best_epoch(page: Page, trained: Ru
     assert len(stars) == 4  # in each of two charts and its legend
 
 
+@pytest.mark.slow
 def test_the_curves_bear_many_epochs_and_losses_of_any_size(
     trained: Run, test_answers: Predictions, tmp_path: Path
 ) -> None:
@@ -470,6 +472,7 @@ def test_one_image_is_enough(colours: Dataset, answer: int) -> None:
     assert len(page.all("img")) == 1 + answer
 
 
+@pytest.mark.slow
 def test_copies_in_the_training_set_are_counted_out() -> None:
     random_state = np.random.default_rng(0)
     images = random_state.integers(0, 256, (40, 16, 16, 1), dtype=np.uint8)

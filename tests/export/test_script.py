@@ -184,6 +184,7 @@ def put_imagenet_weights(model: str) -> None:
 
 
 # That of a network of 25 million weights, as in a tutorial, is swept over.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.sweep if name == "folder-resnet50" else ()) for name in RECIPES]
 )
@@ -261,6 +262,7 @@ def epochs_made(printed: str, chosen: Recipe) -> int:
     return chosen.epochs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 def test_every_setting_is_in_the_script(settings, colours, tmp_path, capsys):
     chosen = recipe(**settings)
@@ -324,6 +326,7 @@ FROZEN: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", FROZEN.values(), ids=FROZEN)
 def test_what_starts_from_an_earlier_run_is_frozen_as_long_as_there(settings, colours, tmp_path, capsys):
     earlier = executed(recipe(learning_rate=0.01))
@@ -457,6 +460,7 @@ def test_a_table_is_standardized_as_the_run_did(tmp_path):
     assert_trains_the_same(text, chosen)
 
 
+@pytest.mark.slow
 def test_the_head_of_a_table_is_trained_alone_where_the_rest_is_frozen(tmp_path):
     fetch("blobs")
     earlier = executed(recipe(dataset="blobs", model="mlp"))
@@ -469,6 +473,7 @@ def test_the_head_of_a_table_is_trained_alone_where_the_rest_is_frozen(tmp_path)
     assert [name for name in before if not torch.equal(before[name], after[name])] == ["2.bias", "2.weight"]
 
 
+@pytest.mark.slow
 def test_a_run_whose_dataset_is_gone_is_written_with_the_place_it_had(colours, tmp_path):
     chosen = recipe(size=16, validation_share=0.2, augment="rotate=10")
     run = executed(chosen)
@@ -509,6 +514,7 @@ def test_quotes_and_long_paths_do_not_break_a_script(tmp_path, monkeypatch):
     assert_trains_the_same(text, recipe())
 
 
+@pytest.mark.slow
 def test_a_script_of_blobs_comes_to_the_very_figures_of_the_run(capsys):
     """Nothing is drawn but the first weights, and these are drawn as in the run."""
     fetch("blobs")

@@ -299,6 +299,7 @@ def test_of_a_large_jpeg_less_is_decoded_and_it_is_turned(few_pixels):
     assert np.corrcoef(expected.ravel(), opened.pixels.ravel())[0, 1] > 0.99
 
 
+@pytest.mark.slow
 def test_pictures_of_cameras_are_opened_whole():
     assert MOST_PIXELS == 4096 * 4096
     assert pixels_of(encode(Image.new("L", (4000, 3000)), "PNG"), 1).shape == (3000, 4000, 1)
@@ -348,6 +349,7 @@ def test_without_pillow_heif_it_is_said_that_it_is_needed():
     assert "This is a HEIC picture, which needs pillow-heif. Run pip install pillow-heif" in ended.stderr
 
 
+@pytest.mark.slow
 def test_threads_may_open_pictures_at_the_same_time_and_the_filters_come_back():
     before = list(warnings.filters)
     content = encode(Image.fromarray(noise(300, 300)), "PNG")

@@ -270,6 +270,7 @@ def test_what_is_needed_and_free_on_the_disk_is_told(pets):
     )
 
 
+@pytest.mark.slow
 def test_a_set_that_does_not_fit_on_the_disk_is_refused_before_it_is_begun(pets, monkeypatch):
     usage = shutil.disk_usage(pets)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=50_000_000))

@@ -350,6 +350,7 @@ def test_links_that_lead_out_of_the_allowed_folders_are_left_out(tmp_path, monke
     assert "is outside the folders" in assert_refused(Request("others", str(tmp_path / "outside")))
 
 
+@pytest.mark.slow
 def test_a_full_disk_in_mid_import_leaves_nothing(tmp_path, monkeypatch):
     def refuse(*arguments) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -370,6 +371,7 @@ def test_a_limit_of_the_file_size_is_told_and_nothing_is_left(tmp_path):
     assert left_behind() == []
 
 
+@pytest.mark.slow
 def test_a_second_import_of_a_name_waits_for_none_and_the_first_goes_on(tmp_path):
     request = Request("pets", str(write(tmp_path / "pets", pngs(["a/1.png", "b/2.png"]))))
     steps = import_dataset(request)

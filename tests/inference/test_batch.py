@@ -62,6 +62,7 @@ def assert_as_plain(classifier: Classifier, answers: list[Answer], contents: lis
 # Answers
 
 
+@pytest.mark.slow
 def test_stored_images_are_answered_as_the_evaluation_does(colours: Dataset, pictures: Path) -> None:
     run, _ = train_run(colours, model="convnet")
     classifier = load_classifier(run)
@@ -153,6 +154,7 @@ def threads_of_others(before: set[threading.Thread]) -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread not in before and thread.is_alive()]
 
 
+@pytest.mark.slow
 def test_only_a_few_pictures_are_open_at_once_and_closing_ends_all_threads(classifier: Classifier) -> None:
     before, content, handed = set(threading.enumerate()), png(), itertools.count()
 
@@ -403,6 +405,7 @@ def test_only_the_allowed_folders_are_read(classifier: Classifier, pictures: Pat
 # Archives that do harm
 
 
+@pytest.mark.slow
 def test_an_entry_that_unpacks_to_more_than_it_claims_is_a_row(classifier: Classifier, pictures: Path) -> None:
     path = pack(pictures / "bomb.zip", {"a.png": png(), "bomb.png": bytes(50_000_000), "c.png": png()})
     change_entry(path, "bomb.png", SIZE, 1000)
@@ -453,6 +456,7 @@ def test_an_encrypted_archive_is_a_row(classifier: Classifier, pictures: Path) -
     assert_refused(answer, "is encrypted")
 
 
+@pytest.mark.slow
 def test_ten_thousand_files_in_a_zip_are_listed_in_order(pictures: Path) -> None:
     with zipfile.ZipFile(pictures / "many.zip", "w") as archive:
         for number in reversed(range(10_000)):

@@ -46,6 +46,7 @@ def mlp(inputs: int, classes: int) -> torch.nn.Module:
 # Weights on disk
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["mlp", "convnet"])
 def test_weights_come_back_as_they_were_saved(digits: Dataset, model: str) -> None:
     run, training = train_run(digits, model=model, scaling="dataset")

@@ -345,6 +345,7 @@ def test_jobs_of_yesterday_are_deleted_when_another_starts_but_not_one_that_goes
 # How unlike the training images they are
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_this_process")
 def test_distances_are_told_once_features_are_there(run: Run, pictures: Path, tmp_path: Path) -> None:
     novelty = open_novelty(run, load_classifier(run))

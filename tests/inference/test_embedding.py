@@ -94,6 +94,7 @@ def test_the_same_features_are_placed_alike(count: int) -> None:
     np.testing.assert_array_equal(placed(features)[0], placed(features.copy())[0])
 
 
+@pytest.mark.slow
 def test_progress_comes_before_the_first_work_and_closing_ends_it() -> None:
     # Of what is no number no work can begin.
     steps = tsne(np.full((10, 3), np.nan, np.float32))

@@ -63,6 +63,7 @@ def test_the_threshold_is_what_99_of_100_held_back_images_are_within(
     assert 0.98 <= np.mean(distances <= threshold.distance * (1 + 1e-4)) <= 0.995
 
 
+@pytest.mark.slow
 def test_of_many_held_back_images_some_are_looked_at(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(novelty, "HELD_BACK", 60)
     monkeypatch.setattr(novelty, "BLOCK", 100)  # leaves a part of one

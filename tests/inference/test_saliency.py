@@ -104,6 +104,7 @@ def test_grad_cam_finds_what_decides_wherever_it_is(convnet: Classifier) -> None
     assert np.mean(shares) > 0.4
 
 
+@pytest.mark.slow
 def test_heat_of_the_other_class_is_elsewhere(convnet: Classifier) -> None:
     pictures, labels, corners = patches(40, 2, EVERYWHERE)
     for picture, label, corner in zip(pictures, labels, corners, strict=True):
@@ -277,6 +278,7 @@ def test_nothing_is_left_behind_on_the_model(convnet: Classifier) -> None:
     np.testing.assert_array_equal(convnet.classify(picture)[0], before)
 
 
+@pytest.mark.slow
 def test_two_at_once_get_what_one_gets(convnet: Classifier) -> None:
     pictures, _, _ = patches(20, 4, EVERYWHERE)
     asked = [(picture, target) for picture in pictures for target in (DARK, BRIGHT)]

@@ -260,6 +260,7 @@ def test_neither_a_turn_nor_a_cut_is_no_change(shape, dtype):
     torch.testing.assert_close(result, images, atol=0 if dtype == torch.uint8 else 0.001, rtol=0)
 
 
+@pytest.mark.slow
 def test_angles_shares_and_places_are_drawn_from_their_whole_ranges():
     """Measured on ramps, whose values say where a pixel was taken from."""
     count, side = 2000, 33

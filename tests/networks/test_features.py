@@ -154,6 +154,7 @@ def test_the_same_images_have_the_same_features_whatever_their_labels(colours: D
     assert len(beside("retouched", colours.classes, retouched).missing(np.arange(90))) == 90
 
 
+@pytest.mark.slow
 def test_each_view_has_files_of_its_own(colours: Dataset) -> None:
     views = [View(TURNED, 0, 0), View(TURNED, 0, 1), View(TURNED, 1, 0), View(parse_augmentation("flip"), 0, 0)]
     rows = []
@@ -246,6 +247,7 @@ def test_features_that_are_larger_than_all_the_room_are_kept_alone(colours: Data
     assert [kept.values.exists() for kept in (a, b, c)] == [False, False, True]
 
 
+@pytest.mark.slow
 def test_features_that_are_being_computed_are_not_deleted_to_make_room(colours: Dataset, monkeypatch) -> None:
     monkeypatch.setattr(features, "batch_size_for", lambda preprocess: 40)
     a, b, c = (Features(colours, "train", extractor_of(colours, network(seed))) for seed in range(3))

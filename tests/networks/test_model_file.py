@@ -33,6 +33,7 @@ def saved(path: Path, recipe: Recipe, preprocessing: Preprocessing) -> nn.Module
     return model.eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", ["linear", "hidden"])
 @pytest.mark.parametrize(
     ("name", "preprocessing"),

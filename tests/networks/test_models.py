@@ -449,6 +449,7 @@ def test_a_hidden_head_takes_the_place_of_the_linear_one(name):
     assert but_for_the_head(hidden) == but_for_the_head(linear)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "head"),
     [

@@ -108,6 +108,7 @@ def test_whatever_way_weights_were_saved_and_named_the_network_answers_as_before
     assert torch.equal(answers(before), answers(after))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HEADS)
 def test_all_but_the_head_goes_into_a_network_for_other_classes(tmp_path, name):
     before, after = network(name, 1000), network(name, 5)
@@ -214,6 +215,7 @@ def test_an_average_of_weights_is_taken_and_its_count_told(tmp_path):
     assert torch.equal(answers(before), answers(after))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("save", FORMATS)
 def test_half_precision_is_brought_to_that_of_the_network(tmp_path, save):
     before, after = network("mobilenet_v3_small"), network("mobilenet_v3_small")
@@ -229,6 +231,7 @@ def test_half_precision_is_brought_to_that_of_the_network(tmp_path, save):
     assert torch.equal(answers(before), answers(after))
 
 
+@pytest.mark.slow
 def test_counts_of_batches_may_be_missing():
     before, after = network("resnet18"), network("resnet18")
     found = {name: value for name, value in before.state_dict().items() if "num_batches_tracked" not in name}
@@ -267,6 +270,7 @@ def test_former_names_in_torchvisions_published_files_are_understood(build, head
     assert torch.equal(answers(before), answers(after))
 
 
+@pytest.mark.slow
 def test_a_network_that_asks_for_its_version_gets_it(tmp_path):
     before, after = network("mnasnet0_5"), network("mnasnet0_5")
     save_file(before.state_dict(), tmp_path / "weights.safetensors")
@@ -308,6 +312,7 @@ def test_a_head_that_ends_in_a_batch_norm_has_as_many_classes_as_its_rows():
     assert load(model.state_dict(), model, "fc").endswith("were taken, its head for 4 classes among them.")
 
 
+@pytest.mark.slow
 def test_a_file_without_a_head_is_told():
     found = {name: value for name, value in network("resnet18").state_dict().items() if not name.startswith("fc.")}
     assert load(found, network("resnet18"), "fc") == (
@@ -517,6 +522,7 @@ def test_a_file_that_was_cut_short_is_refused(tmp_path, save, share):
     assert message.endswith("). Nothing in it was run. Get a whole copy of it.")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("save", FORMATS)
 def test_of_a_damaged_file_comes_a_refusal_or_what_was_in_it(tmp_path, save):
     weights = {"conv.weight": torch.randn(4, 3, 3, 3), "conv.bias": torch.randn(4), "fc.weight": torch.randn(2, 4)}

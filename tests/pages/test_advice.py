@@ -39,6 +39,7 @@ def test_a_rate_is_found_whatever_the_rate_is(execute_jobs: Callable[[], None]) 
     assert app.number_input("digits-quick:learning_rate").value == float(taken.removeprefix("Take "))
 
 
+@pytest.mark.slow
 def test_what_is_cancelled_is_not_answered(execute_jobs: Callable[[], None]) -> None:
     app = click(click(page(), CHECK), "Cancel")
     execute_jobs()

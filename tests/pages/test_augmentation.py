@@ -308,6 +308,7 @@ def test_a_damaged_dataset_is_told_and_the_rest_of_the_page_is_there(digits: Dat
     assert "Start training" in [each.label for each in app.button]
 
 
+@pytest.mark.slow
 def test_the_section_is_open_for_a_recipe_that_changes_images_unless_a_run_is_shown(
     digits: Dataset, finished: Run
 ) -> None:

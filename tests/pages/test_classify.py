@@ -129,6 +129,7 @@ def test_names_that_say_what_a_picture_is_give_the_accuracy(finished: Run, digit
     assert f"**{right} of 13 right** of those whose class is known" in words(app)
 
 
+@pytest.mark.slow
 def test_without_such_names_no_accuracy_is_claimed(finished: Run, digits: Dataset) -> None:
     app = upload(finished, {f"picture {name}": content for name, content in digit_images(digits, 3).items()})
     assert "true" not in table_of(app)
@@ -228,6 +229,7 @@ def test_a_model_of_colours_offers_no_drawing(make_colours) -> None:
 # Others' pictures
 
 
+@pytest.mark.slow
 def test_test_images_are_drawn_at_random_and_others_are_drawn(finished: Run, predictions: Predictions) -> None:
     app = open_page("classify", run=finished.id, **{"from": "Test images"})
     first = table_of(app)
@@ -271,6 +273,7 @@ def test_it_is_said_whether_a_picture_is_like_the_training_images(finished: Run,
 # Many pictures
 
 
+@pytest.mark.slow
 def test_many_pictures_are_classified_in_the_background(end_of_job: Callable, finished: Run, digits: Dataset) -> None:
     files = digit_images(digits, AT_ONCE + 5)
     app = upload(finished, files)
@@ -290,6 +293,7 @@ def test_many_pictures_are_classified_in_the_background(end_of_job: Callable, fi
     assert app.file_uploader
 
 
+@pytest.mark.slow
 def test_a_zip_is_classified_with_its_bad_files(end_of_job: Callable, finished: Run, digits: Dataset) -> None:
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:

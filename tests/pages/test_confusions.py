@@ -96,6 +96,7 @@ def test_similar_classes_stand_side_by_side_when_asked(finished: Run, prediction
     assert (drawn["shades"] > 0).tolist() == (drawn["counts"] > 0).tolist()
 
 
+@pytest.mark.slow
 def test_the_order_of_the_classes_is_in_the_address(finished: Run) -> None:
     app = open_page("evaluate", run=finished.id)
     app.toggle("similar").set_value(True)

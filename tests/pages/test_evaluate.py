@@ -131,6 +131,7 @@ def test_a_run_without_test_images_is_evaluated_on_those_held_back(finished: Run
     assert CHECK not in links(app)
 
 
+@pytest.mark.slow
 def test_a_run_on_rows_is_evaluated_in_words_of_rows(blobs: Run) -> None:
     predictions = load_predictions(blobs.predictions("test"))
     for view in VIEWS:
@@ -174,6 +175,7 @@ def test_a_dataset_that_was_not_checked_can_be(finished: Run) -> None:
     assert (title(app), view.value) == ("Digits", "copies")
 
 
+@pytest.mark.slow
 def test_the_accuracy_without_leaked_images_is_told(finished: Run, predictions: Predictions, digits: Dataset) -> None:
     rows = np.concatenate([np.flatnonzero(~predictions.correct)[:3], np.flatnonzero(predictions.correct)[:10]])
     dataset = copy_into_train(finished, rows)

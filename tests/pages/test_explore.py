@@ -214,6 +214,7 @@ def test_it_leads_to_a_training_on_the_dataset(digits: Dataset) -> None:
     assert links(app) == {"Train on this dataset": ("train", {"dataset": "digits"})}
 
 
+@pytest.mark.slow
 def test_where_a_dataset_comes_from_is_told(digits: Dataset, imported: Dataset) -> None:
     assert f"Source: {digits.source}." in words(open_page("explore", dataset="digits"))
     assert "Source: imported from pictures; a folder for each class;" in words(open_page("explore", dataset="own"))
@@ -381,6 +382,7 @@ def test_after_the_highest_seed_again_draws_with_the_lowest(digits: Dataset) -> 
     assert "drawn at random with seed 0." in words(app)
 
 
+@pytest.mark.slow
 def test_more_shows_more_of_the_same_draw(digits: Dataset) -> None:
     app = open_page("explore", dataset="digits", seed="3")
     first = drawn(app)

@@ -193,6 +193,7 @@ def test_images_are_sorted_as_the_url_says(finished: Run, predictions: Predictio
     assert rows_shown(show(app)) == expected[:PAGE].tolist()
 
 
+@pytest.mark.slow
 def test_a_random_order_is_that_of_its_seed(finished: Run) -> None:
     def shuffled(**choices: str) -> list[int]:
         seen: list[int] = []
@@ -449,6 +450,7 @@ def test_what_is_chosen_is_in_the_address_and_goes_with_it(finished: Run, what: 
     assert not app.warning
 
 
+@pytest.mark.slow
 def test_the_way_back_from_another_page_leads_to_what_was_chosen(finished: Run) -> None:
     app = open_page("gallery", run=finished.id)
     first = rows_shown(app)
@@ -494,6 +496,7 @@ def test_a_click_on_a_tile_opens_its_image_and_the_way_back_leads_to_its_page(fi
     assert app.query_params == {"run": finished.id, "show": "all", "page": "4"}
 
 
+@pytest.mark.slow
 def test_the_way_back_leads_to_the_page_that_the_last_image_is_on(finished: Run) -> None:
     app = open_page("gallery", run=finished.id, show="all", page="2")
     row = rows_shown(app)[-1]

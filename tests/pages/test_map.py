@@ -140,6 +140,7 @@ def test_what_the_filter_leaves_out_is_grey(finished: Run, predictions: Predicti
 # A region
 
 
+@pytest.mark.slow
 def test_a_region_shows_its_images_in_the_order_of_the_filter(finished: Run, predictions: Predictions) -> None:
     region = np.flatnonzero(predictions.labels == 6)[:20]
     app = choose(open_map(finished, show="all", sort="highest loss"), finished, region)
@@ -198,6 +199,7 @@ def test_a_region_is_cleared_by_its_button_in_other_colours_too(finished: Run) -
     assert HINT in words(app)
 
 
+@pytest.mark.slow
 def test_the_way_back_leads_to_the_page_of_the_region_that_was_open(finished: Run) -> None:
     app = open_map(finished, show="all")
     choose(app, finished, range(100))
@@ -209,6 +211,7 @@ def test_the_way_back_leads_to_the_page_of_the_region_that_was_open(finished: Ru
     assert image in [tile["index"] for tile in tiles(app)]
 
 
+@pytest.mark.slow
 def test_another_placing_has_a_region_of_its_own(blobs: Run) -> None:
     app = select_points(open_page("gallery", run=blobs.id, show="all"), f"map-{blobs.id}", range(5))
     assert len(table(app)) == 5
@@ -228,6 +231,7 @@ def test_another_region_begins_at_its_first_page(finished: Run) -> None:
     assert "page" not in app.query_params
 
 
+@pytest.mark.slow
 def test_how_points_are_placed_and_coloured_is_in_the_address(finished: Run) -> None:
     at_first = {"run": finished.id, "as": "Map", "show": "all"}
     app = open_page("gallery", **at_first)

@@ -149,6 +149,7 @@ def test_the_evidence_is_laid_over_the_picture(finished: Run, predictions: Predi
     assert "Bright where the evidence for the class is: Grad-CAM at the convolution " in words(app)
 
 
+@pytest.mark.slow
 def test_the_evidence_is_for_the_class_that_is_asked_for(finished: Run, predictions: Predictions, digits) -> None:
     row = int(np.flatnonzero(~predictions.correct)[0])
     truth, answer = int(predictions.labels[row]), int(predictions.predicted[row])

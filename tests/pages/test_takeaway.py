@@ -94,6 +94,7 @@ def test_the_report_is_of_this_run(finished: Run, predictions: Predictions) -> N
     assert "data:image/png;base64," in report
 
 
+@pytest.mark.slow
 def test_without_the_dataset_all_but_pictures_and_names_can_be_taken(
     finished: Run, imported: Dataset, tmp_path
 ) -> None:

@@ -485,6 +485,7 @@ def test_a_growing_curve_keeps_the_points_that_it_has() -> None:
     assert before[:-1] == after[: len(before) - 1]
 
 
+@pytest.mark.slow
 def test_charts_reach_to_the_end_of_the_run_once_it_is_half_made() -> None:
     reaches = []
     for step in (10, 30, 60, 190):
@@ -532,6 +533,7 @@ def test_before_its_first_figures_a_run_has_the_room_that_they_take() -> None:
     assert [chart.key for chart in app.main.get("plotly_chart")] == ["loss", "accuracy", "learning_rate", "pace"]
 
 
+@pytest.mark.slow
 def test_what_a_run_logs_is_taken_in() -> None:
     run = logged(STARTED)
     with run.lock():
@@ -589,6 +591,7 @@ def test_a_finished_run_is_summed_up(finished: Run) -> None:
     assert "Train further" in buttons(app)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("then", "page"), [("gallery", "Gallery"), ("evaluate", "Evaluate"), ("nope", "Gallery")])
 def test_whoever_has_watched_a_run_end_is_taken_on(finished: Run, then: str, page: str) -> None:
     log = finished.log.read_bytes()

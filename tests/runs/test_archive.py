@@ -511,6 +511,7 @@ def test_an_archive_that_is_cut_short_is_refused(archived: dict[str, bytes], pat
         refusal(path, content[:length])
 
 
+@pytest.mark.slow
 def test_an_archive_in_which_a_bit_changed_is_refused_or_does_no_harm(
     archived: dict[str, bytes], path: Path, tmp_path: Path
 ) -> None:
@@ -763,6 +764,7 @@ def test_an_encrypted_archive_is_refused(archived: dict[str, bytes], path: Path)
     assert "is encrypted" in refusal(path, with_zip_field("flags", 1, packed(archived)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_another_compression_is_refused(archived: dict[str, bytes], path: Path, method: int) -> None:
     path.write_bytes(packed({MANIFEST: archived[MANIFEST]}))
@@ -1010,6 +1012,7 @@ def test_a_runs_folder_that_is_none_is_told(archived: dict, path: Path, tmp_path
         restore_run(path)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="as the other tests of memory")
 def test_large_files_pass_through_in_pieces(own: Run, path: Path) -> None:
     size = 48 << 20

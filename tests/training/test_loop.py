@@ -131,6 +131,7 @@ def test_figures_that_wait_for_long_are_summed_up_all_the_same(make_colours) -> 
 # Repeatable
 
 
+@pytest.mark.slow
 def test_two_trainings_of_one_seed_are_equal(digits: Dataset) -> None:
     chosen = recipe(model="convnet", epochs=1, augment="shift=1", validation_share=0.1, log_every=5)
     first, first_yielded = train(chosen, digits)
@@ -345,6 +346,7 @@ def test_an_epoch_cut_short_keeps_what_there_is(digits: Dataset) -> None:
 # Evaluations within the training
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["mlp", "convnet"])
 @pytest.mark.parametrize(("share", "judged"), [(0.2, "val"), (0.0, "test")])
 def test_evaluations_equal_scikit_learns(digits: Dataset, model: str, share: float, judged: str) -> None:

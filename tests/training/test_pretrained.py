@@ -172,6 +172,7 @@ def test_downloaded_weights_are_those_that_a_network_begins_with(server: Server,
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "googlenet", "shufflenet_v2_x0_5", "mnasnet0_5"])
 def test_weights_as_torchvision_publishes_them_fit(name: str) -> None:
     weights_folder().mkdir(parents=True)

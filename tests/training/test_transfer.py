@@ -230,6 +230,7 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -578,6 +579,7 @@ THAWED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", THAWED)
 def test_wherever_a_training_is_cut_it_thaws_as_if_it_had_not_been(
     dataset: Dataset, weights: dict[str, str], name: str
@@ -695,6 +697,7 @@ def test_a_run_on_some_digits_gives_a_better_start_with_the_others(digits: Datas
     assert accuracy(weights=earlier.id) - scratch > 0.3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("freeze", ["none", "1", "backbone"])
 def test_a_run_does_not_need_the_one_that_it_started_from_any_more(digits: Dataset, freeze: str) -> None:
     parts_of_digits(digits)
@@ -753,6 +756,7 @@ def test_grey_images_go_through_a_backbone_for_colours(weights: dict[str, str]) 
     np.testing.assert_allclose(load_predictions(run.predictions("test")).probabilities, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_classes", [2, 1000])
 def test_a_head_has_as_many_classes_as_the_dataset(weights: dict[str, str], num_classes: int) -> None:
     many = save_photographs("many", train=2 * num_classes + 8, test=num_classes, side=8, num_classes=num_classes)

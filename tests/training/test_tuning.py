@@ -44,6 +44,7 @@ def assert_valid(resolved: Recipe, asked: Recipe = OPEN) -> None:
     assert replace(resolved, **as_asked) == asked
 
 
+@pytest.mark.slow
 def test_what_is_open_is_chosen_and_then_stays(colours: Dataset) -> None:
     resolved = resolve(OPEN, colours)
     assert_valid(resolved)
@@ -78,6 +79,7 @@ def test_where_nothing_is_open_nothing_is_tried(colours: Dataset, remembered: Pa
     assert not remembered.exists()
 
 
+@pytest.mark.slow
 def test_a_way_that_was_found_before_is_taken_without_trying(colours: Dataset, remembered: Path) -> None:
     resolve(OPEN, colours)
     (key,) = json.loads(remembered.read_text())
@@ -110,6 +112,7 @@ def test_what_was_found_is_kept_until_it_is_to_be_measured_again(
     assert found[key] == {name: getattr(resolved, name) for name in WAY}
 
 
+@pytest.mark.slow
 def test_what_makes_steps_take_another_time_is_tried_for_itself(make_colours, remembered: Path) -> None:
     colours, larger = make_colours(), make_colours("larger", height=20)
     for others in (
@@ -207,6 +210,7 @@ def test_use_sets_this_process_up() -> None:
         assert torch.backends.mkldnn.enabled == (convolutions == "onednn")
 
 
+@pytest.mark.slow
 def test_trying_changes_nothing_of_the_training_that_follows(colours: Dataset) -> None:
     def trained(chosen: Recipe) -> dict[str, torch.Tensor]:
         training = Training(chosen, colours, torch.device("cpu"))
