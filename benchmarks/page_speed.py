@@ -310,7 +310,7 @@ def evaluate_views(run: Run, other: Run) -> dict[str, Sight]:
         "Confidence": ("Is its confidence to be trusted?", {PLOT: 2}),
         "Training": ("Kept:", {PLOT: 2}),
         "Compare": ("Where they differ", {PLOT: 1, TILE: flips}),
-        "Take away": ("Evaluate", {"[data-testid=stDownloadButton]": 4}),
+        "Take away": ("Evaluate", {"[data-testid=stDownloadButton]": 5}),
     }
     gone = {"td": 0, PLOT: 0, GRID: 0}
     return {name: Sight("/evaluate", says, gone | shown) for name, (says, shown) in sights.items()}
