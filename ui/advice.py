@@ -45,7 +45,7 @@ def offer_advice() -> str | None:
 
 
 def show_advice(recipe: Recipe, asked: str | None) -> None:
-    """Answer what is asked about a recipe; an answer is there again whenever the recipe is as it was."""
+    """Start what was asked about a recipe, and show the answers that there are for it."""
     _end_what_is_not_about(recipe)
     if asked:
         try:
@@ -59,7 +59,7 @@ def show_advice(recipe: Recipe, asked: str | None) -> None:
 
 
 def _end_what_is_not_about(recipe: Recipe) -> None:
-    """End what this session has asked of a recipe that it has turned from: nobody waits for it."""
+    """End what this session asked about another recipe, since nobody waits for it any more."""
     question, before = st.session_state.get("asked", ("", recipe))
     if before == recipe:
         return

@@ -54,7 +54,7 @@ def show_exports(run: Run) -> None:
 
 
 def _show_export(run: Run, format: str) -> None:
-    """Offer the export in a format that is kept; or to make one, or how far that is."""
+    """Offer the kept export in a format for download; without one, show its progress or a button to make it."""
     name, about = MODELS[format]
     state = export_state(run, format)
     if state and state.is_running:

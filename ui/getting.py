@@ -13,7 +13,7 @@ from ui.wording import show_problem
 
 
 def offer_download(name: str) -> None:
-    """Offer to get a dataset that is not here, or show how far it is."""
+    """Offer to get a dataset that is not here, or show how far getting it is."""
     source = CATALOGUE[name]
     state = find_download(name)
     if state and state.is_running:
