@@ -159,6 +159,7 @@ def circle(graph: dict[str, set[str]]) -> list[str]:
     return []
 
 
+@pytest.mark.slow
 def test_there_is_no_circle():
     graph = {module: set(every_import(file) & ENGINE.keys()) - {module} for module, file in ENGINE.items()}
     assert circle(graph) == []

@@ -109,6 +109,7 @@ def test_the_quick_recipe_is_well_at_every_record(digits: Dataset) -> None:
     assert found == [[]] * 62
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -192,6 +193,7 @@ def test_labels_that_mean_nothing_are_learned_by_heart(digits: Dataset) -> None:
     assert again.epochs[-1].val_loss < history.epochs[-1].val_loss
 
 
+@pytest.mark.slow
 def test_few_images_that_are_all_right_while_others_are_not_are_learned_by_heart(digits: Dataset) -> None:
     few = derived(digits, images=slice(150))
     chosen = recipe(epochs=60, validation_share=0.5)
@@ -221,6 +223,7 @@ def test_a_network_that_sees_too_little_underfits(digits: Dataset) -> None:
     )
 
 
+@pytest.mark.slow
 def test_images_that_are_changed_beyond_recognition_are_to_be_left_as_they_are(digits: Dataset) -> None:
     chosen = recipe(epochs=8, augment="rotate=180 erase=0.9 crop=0.2")
     finding = diagnose(chosen, trained(chosen, digits))[0]
@@ -229,6 +232,7 @@ def test_images_that_are_changed_beyond_recognition_are_to_be_left_as_they_are(d
     assert again.epochs[-1].val_accuracy > 0.9
 
 
+@pytest.mark.slow
 def test_a_run_that_ends_on_its_way_down_was_still_improving(digits: Dataset) -> None:
     chosen = recipe(epochs=4, learning_rate=0.001)
     history = trained(chosen, digits)
@@ -246,6 +250,7 @@ def test_a_run_that_ends_on_its_way_down_was_still_improving(digits: Dataset) ->
     assert again.epochs[-1].val_loss < 0.8 * last.val_loss
 
 
+@pytest.mark.slow
 def test_a_run_that_nothing_is_held_back_from_is_unwatched_once_it_has_ended(digits: Dataset) -> None:
     chosen = recipe(epochs=10, validation_share=0.0, schedule="one-cycle")
     *before, last = [diagnose(chosen, history) for history in growing(chosen, digits)]

@@ -107,6 +107,7 @@ def test_a_training_goes_on_as_if_nothing_had_been(colours: Dataset) -> None:
         assert disturbed.step == chosen.epochs * disturbed.steps_per_epoch
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("batch_size", "after"), [(5, 1), (5, 9), (32, 2), (32, 40)])
 def test_a_search_that_is_broken_off_leaves_a_training_as_it_was(colours: Dataset, batch_size: int, after: int) -> None:
     training = begun(recipe(**CHOSEN | {"batch_size": batch_size}), colours, 2)
@@ -119,6 +120,7 @@ def test_a_search_that_is_broken_off_leaves_a_training_as_it_was(colours: Datase
     assert_same(state_of(training), before)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_ends_the_search_and_leaves_a_training_as_it_was(colours: Dataset) -> None:
     # A linear network under a square that grows without bounds: nothing holds the loss at a high rate.
     training = Training(recipe(momentum=0.99), colours, CPU)
@@ -149,6 +151,7 @@ def test_rates_rise_evenly_from_the_lowest_to_where_the_loss_has_risen(digits: D
     assert 0 < lowest < len(curve.rates) - 1
 
 
+@pytest.mark.slow
 def test_losses_are_those_of_training_at_these_rates(digits: Dataset) -> None:
     """Hold them against a plain loop over the same batches."""
     chosen = recipe(batch_size=100, shuffle=False, momentum=0.9)
@@ -171,12 +174,14 @@ def test_losses_are_those_of_training_at_these_rates(digits: Dataset) -> None:
     np.testing.assert_allclose(curve.losses[:40], expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_smoothing_moves_nothing_to_one_side(digits: Dataset) -> None:
     curve = find(recipe(), digits)
     expected = gaussian_filter1d(curve.losses, 3.0, mode="nearest", truncate=3.0)
     np.testing.assert_allclose(curve.smoothed, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -208,6 +213,7 @@ def test_training_with_the_suggestion_is_better_than_far_from_it(digits: Dataset
     assert good < 0.95 * loss(suggestion * 100)
 
 
+@pytest.mark.slow
 def test_the_suggestion_is_a_tenth_of_the_rate_with_the_lowest_loss_and_says_so(digits: Dataset) -> None:
     curve = find(recipe(), digits)
     best = curve.rates[int(np.argmin(curve.smoothed))]
@@ -230,6 +236,7 @@ def test_a_curve_is_a_document_of_plain_values(digits: Dataset) -> None:
     assert document["suggestion"] == curve.suggestion
 
 
+@pytest.mark.slow
 def test_where_nothing_can_be_learned_nothing_is_suggested() -> None:
     labels = np.random.default_rng(0).integers(0, 4, 400)
     alike = np.full((400, 8, 8, 1), 90, np.uint8)

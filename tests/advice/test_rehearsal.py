@@ -93,6 +93,7 @@ def test_the_first_loss_is_that_of_new_weights(digits: Dataset) -> None:
     assert check.verdict == "good"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("factor", "verdict"), [(1, "good"), (200, "look")])
 def test_a_network_that_is_sure_at_first_is_worth_a_look(
     tmp_path: Path, colours: Dataset, factor: int, verdict: str
@@ -121,6 +122,7 @@ def test_a_loss_that_is_no_number_is_worth_a_look_and_no_crash(tmp_path: Path, c
 # One batch
 
 
+@pytest.mark.slow
 def test_a_good_rate_learns_one_batch_by_heart(digits: Dataset) -> None:
     check = rehearsed(recipe(), digits)["one batch"]
     assert check.verdict == "good"
@@ -242,6 +244,7 @@ def test_simple_models_are_judged_by_a_validation_split_where_there_is_one(digit
     assert_told(rehearsed(recipe(dataset="with-val"), stored), splits["train"], val, PIXELS, "validation images")
 
 
+@pytest.mark.slow
 def test_simple_models_are_judged_by_training_images_where_none_are_for_validation(digits: Dataset) -> None:
     few = shortened(digits, train=500)
     checks = rehearsed(recipe(), few)
@@ -356,6 +359,7 @@ def test_what_the_network_starts_from_is_told(colours: Dataset, earlier: Recipe)
     assert new == "The network starts from new weights, drawn with seed 9."
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "time"),
     [
@@ -400,6 +404,7 @@ def test_a_linear_model_on_features_is_fitted_to_those_of_the_frozen_backbone(
 # Memory, time, and what is left behind
 
 
+@pytest.mark.slow
 def test_memory_and_time_are_told_with_their_units(colours: Dataset) -> None:
     checks = rehearsed(recipe(model="convnet", epochs=7, batch_size=20), colours)
     count = count_parameters(build_model("convnet", colours.image_shape, 3))

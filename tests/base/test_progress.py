@@ -25,6 +25,7 @@ def test_what_goes_wrong_comes_through():
         run_to_end(work(), lambda progress: None)
 
 
+@pytest.mark.slow
 def test_work_in_a_thread_yields_until_it_is_done():
     go_on = threading.Event()
     steps = in_thread(lambda: go_on.wait(60) and threading.current_thread())

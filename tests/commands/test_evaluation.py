@@ -135,6 +135,7 @@ def compared(trained: Run, digits_data: Path, tmp_path_factory: pytest.TempPathF
         return Compared(first, second, answers)
 
 
+@pytest.mark.slow
 def test_compare_answers_image_by_image(compared: Compared) -> None:
     answer = compared.answers["json"]
     assert (answer.code, answer.stderr) == (0, "")
@@ -235,12 +236,14 @@ def test_report_writes_one_page(reported: tuple[Path, dict[str, Answer]], run: R
     assert answers["text"].stdout == f"{run.id}, test: written to {folder / 'text.html'} ({format_bytes(size)})\n"
 
 
+@pytest.mark.slow
 def test_report_takes_another_split(reported: tuple[Path, dict[str, Answer]]) -> None:
     folder, answers = reported
     assert answers["val"].document["split"] == "val"
     assert "144 validation images" in (folder / "val.html").read_text()
 
 
+@pytest.mark.slow
 def test_report_does_without_the_dataset(reported: tuple[Path, dict[str, Answer]]) -> None:
     folder, answers = reported
     assert answers["no dataset"].code == 0
@@ -249,6 +252,7 @@ def test_report_does_without_the_dataset(reported: tuple[Path, dict[str, Answer]
     assert "<img" not in page
 
 
+@pytest.mark.slow
 def test_what_cannot_be_reported_is_refused_in_one_line(reported: tuple[Path, dict[str, Answer]]) -> None:
     folder, answers = reported
     for name, reason in (

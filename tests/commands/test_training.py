@@ -97,6 +97,7 @@ def test_rehearse_answers_with_its_checks(tried: dict[str, Answer]) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_rehearse_answers_in_words(tried: dict[str, Answer]) -> None:
     in_words, document = tried["rehearse"], tried["rehearse --json"].document
     assert in_words.code == 0
@@ -109,6 +110,7 @@ def test_rehearse_answers_in_words(tried: dict[str, Answer]) -> None:
             assert line == said + check["text"]
 
 
+@pytest.mark.slow
 def test_rehearse_tells_what_is_bad(tried: dict[str, Answer]) -> None:
     answer = tried["rehearse badly"]
     assert answer.code == 0
@@ -116,6 +118,7 @@ def test_rehearse_tells_what_is_bad(tried: dict[str, Answer]) -> None:
     assert [name for name, verdict in verdicts.items() if verdict == "bad"] == ["one batch"]
 
 
+@pytest.mark.slow
 def test_find_rate_answers_with_its_curve(tried: dict[str, Answer]) -> None:
     answer = tried["find-rate --json"]
     assert answer.code == 0
@@ -126,6 +129,7 @@ def test_find_rate_answers_with_its_curve(tried: dict[str, Answer]) -> None:
     assert re.match(r"step [\d,]+, 100 rates at most\n", answer.stderr)
 
 
+@pytest.mark.slow
 def test_find_rate_answers_in_words(tried: dict[str, Answer]) -> None:
     answer, curve = tried["find-rate"], tried["find-rate --json"].document
     assert answer.code == 0

@@ -479,6 +479,7 @@ def test_what_a_killed_download_left_is_not_used(offer, name):
 
 
 # torchvision drops urllib's error without closing the connection that it holds.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_file_that_the_server_lacks_is_told(offer, name):

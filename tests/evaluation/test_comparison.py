@@ -156,6 +156,7 @@ def test_without_a_flip_the_interval_is_as_wide_as_that_of_a_share_of_none():
         assert paired_interval(0, 0, count) == pytest.approx((-end / (count + end), end / (count + end)))
 
 
+@pytest.mark.slow
 def test_an_interval_leaves_out_0_just_where_mcnemars_chi_square_does():
     certain = chi2.ppf(0.95, 1)
     for fixed, broken in product(range(30), repeat=2):

@@ -153,6 +153,7 @@ class TestGoodAndBadFiles:
         assert_good_files_are_in_their_rows(dataset)
         assert {split: len(images) for split, images in dataset.splits.items()} == {"train": 27, "test": 6}
 
+    @pytest.mark.slow
     def test_a_class_and_a_split_of_bad_files_alone_disappear(self, mixed, kind):
         dataset, _, _ = mixed[kind]
         assert dataset.classes == CLASSES
@@ -160,6 +161,7 @@ class TestGoodAndBadFiles:
         assert dataset.class_counts() == {"train": [11, 13, 3], "test": [4, 2, 0]}
         assert not list(dataset.folder.glob("val*"))
 
+    @pytest.mark.slow
     def test_bad_files_are_counted_and_listed_with_their_reasons(self, mixed, kind):
         dataset, _, reasons = mixed[kind]
         listed = {row["file"]: row["reason"] for row in read_bad_files(dataset)}

@@ -87,6 +87,7 @@ def test_pictures_are_as_far_as_scikit_learn_finds_them(digits: Dataset) -> None
     assert (copy.index, copy.distance) == (row, 0.0)
 
 
+@pytest.mark.slow
 def test_what_is_unlike_the_training_images_is_beyond_the_threshold(colours: Dataset) -> None:
     run, _ = train_run(colours, model="convnet", learning_rate=0.01, epochs=10)
     opened = ready(run)

@@ -266,6 +266,7 @@ def test_a_network_that_diverged_is_told() -> None:
 # What others see of it
 
 
+@pytest.mark.slow
 def test_nothing_is_left_behind_on_the_model(convnet: Classifier) -> None:
     picture = patches(1, 3, EVERYWHERE)[0][0]
     before, state = convnet.classify(picture)[0], {k: v.clone() for k, v in convnet.model.state_dict().items()}

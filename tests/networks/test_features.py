@@ -165,6 +165,7 @@ def test_each_view_has_files_of_its_own(colours: Dataset) -> None:
     assert len({row.numpy().tobytes() for row in rows}) == len(views)
 
 
+@pytest.mark.slow
 def test_a_view_of_an_image_follows_from_its_place_whichever_are_asked_for_with_it(colours: Dataset) -> None:
     view = View(TURNED, 3, 1)
     images = as_tensor(colours.splits["train"].images)

@@ -384,6 +384,7 @@ def on(name: str) -> torch.device:
     return torch.device("cpu" if name.startswith("regnet") else "meta")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sweeping_all_but(SMALL, BUILT))
 def test_a_network_of_torchvisions_has_its_head_replaced_and_nothing_else(name):
     settings = {
@@ -416,6 +417,7 @@ def test_a_network_of_torchvisions_has_its_head_replaced_and_nothing_else(name):
     assert but_for_the_head(ours, path) == but_for_the_head(theirs, their_head)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sweeping_all_but(SMALL, BUILT))
 def test_a_network_of_torchvisions_takes_images_as_small_as_is_told(name):
     side = BACKBONES[name].smallest
@@ -471,6 +473,7 @@ def test_the_head_of_the_backbones_features_is_the_network(name, head):
         assert torch.equal(model.get_submodule(head_path(model))(features), model(images))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "swin_t", "densenet121", "convnet-fast"])
 def test_a_backbone_shares_its_weights_with_the_network(name):
     model = build_model(name, (32, 32, 3), 5)

@@ -306,6 +306,7 @@ def test_a_head_of_several_layers_is_taken_whole_or_not_at_all(tmp_path):
         assert not [name for name in taken if name.startswith("fc.")]
 
 
+@pytest.mark.slow
 def test_a_head_that_ends_in_a_batch_norm_has_as_many_classes_as_its_rows():
     model = network("resnet18")
     model.fc = nn.Sequential(nn.Linear(512, 4), nn.BatchNorm1d(4))
@@ -332,6 +333,7 @@ def test_what_else_there_is_in_a_file_is_counted_and_the_first_three_named():
     assert taken.keys() == model.state_dict().keys()
 
 
+@pytest.mark.slow
 def test_what_fits_is_not_copied(tmp_path):
     model = network("resnet18")
     as_zip(model.state_dict(), tmp_path / "weights.pth")
@@ -384,6 +386,7 @@ def differences(found: dict[str, Tensor], model: nn.Module, head: str) -> int:
     )
 
 
+@pytest.mark.slow
 def test_weights_without_a_name_of_the_network_are_refused():
     found = {"conv_stem.weight": torch.zeros(1), "fc\n.weight": torch.zeros(1)}
     assert refusal(fit, found, network("resnet18"), "fc", "resnet18") == (

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from made_once import made_once
 from processes import LaunchedProcess, ending_its_runs, folders, jobs_in_this_process, wait_until, watching_launches
 from streamlit.components.v2.component_manager import BidiComponentManager
 
@@ -45,12 +46,17 @@ def finished(trained: Run, digits: Dataset, tmp_path: Path) -> Run:
 @pytest.fixture(scope="session")
 def trained_on_rows(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run of blobs-mlp that has finished, with its data beside it: not to be written to."""
-    folder = tmp_path_factory.mktemp("rows")
-    with folders(folder / "data", folder / "runs"), ending_its_runs(folder / "data", folder / "runs"):
-        run = start(change(find_recipe("blobs-mlp"), {"device": "cpu", "threads": 1}))
-        wait_until(lambda: run.status() not in ACTIVE)
-    assert run.status() == "finished"
-    return run
+
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        with folders(folder / "data", folder / "runs"), ending_its_runs(folder / "data", folder / "runs"):
+            run = start(change(find_recipe("blobs-mlp"), {"device": "cpu", "threads": 1}))
+            wait_until(lambda: run.status() not in ACTIVE)
+        assert run.status() == "finished"
+
+    copied = Path(shutil.copytree(made_once("rows", make), tmp_path_factory.mktemp("rows") / "copy"))
+    (run,) = (path for path in (copied / "runs").iterdir() if (path / "recipe.json").exists())
+    return Run(run)
 
 
 @pytest.fixture

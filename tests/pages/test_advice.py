@@ -47,6 +47,7 @@ def test_what_is_cancelled_is_not_answered(execute_jobs: Callable[[], None]) -> 
     assert "**Memory.** " not in words(app)
 
 
+@pytest.mark.slow
 def test_a_recipe_that_is_changed_ends_what_was_asked_of_it(execute_jobs: Callable[[], None]) -> None:
     app = click(page(), CHECK)
     app.number_input("digits-quick:epochs").set_value(3)
@@ -54,6 +55,7 @@ def test_a_recipe_that_is_changed_ends_what_was_asked_of_it(execute_jobs: Callab
     assert "Cancel" not in buttons(page()), "nobody waits for it"
 
 
+@pytest.mark.slow
 def test_why_there_is_no_answer_is_told(digits: Dataset, execute_jobs: Callable[[], None]) -> None:
     app = click(page(), RATE)
     (digits.folder / "train-images.npy").write_bytes(b"damaged")

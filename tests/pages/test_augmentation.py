@@ -149,6 +149,7 @@ def test_what_the_state_has_for_the_field_is_checked() -> None:
     assert not errors(show(app))
 
 
+@pytest.mark.slow
 def test_what_was_chosen_is_kept_over_other_recipes_and_pages() -> None:
     app = open_page("train")
     set_widgets(app, "flip shift=3")
@@ -245,6 +246,7 @@ def test_the_preview_is_of_the_dataset_that_is_chosen(digits: Dataset, make_colo
     assert data_of(app)["shape"] == "10 / 12"
 
 
+@pytest.mark.slow
 def test_large_images_are_sent_as_jpeg_and_small_ones_exactly(digits: Dataset, make_colours) -> None:
     make_colours("large", height=120, width=200)
     small = data_of(open_page("train"))
@@ -321,6 +323,7 @@ def test_the_section_is_open_for_a_recipe_that_changes_images_unless_a_run_is_sh
     assert not has_preview(open_page("train", run=finished.id))
 
 
+@pytest.mark.slow
 def test_the_section_stays_as_it_is_while_fields_change(digits: Dataset) -> None:
     def section(app: AppTest):
         (found,) = [each for each in app.expander if each.label == "Augmentation"]

@@ -68,6 +68,7 @@ def test_bars_are_recalls_with_wilsons_intervals(finished: Run, predictions: Pre
     assert "Click a bar, or the box before a row, to see the images of a class." in words(app)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["bar", "row"])
 def test_a_click_on_a_class_opens_its_images(finished: Run, predictions: Predictions, what: str) -> None:
     app = classes(finished)

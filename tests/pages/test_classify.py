@@ -89,6 +89,7 @@ def test_before_a_picture_is_there_it_says_what_will_be_done(finished: Run) -> N
 # Some pictures
 
 
+@pytest.mark.slow
 def test_pictures_get_the_answers_of_the_evaluation(finished: Run, digits: Dataset, predictions: Predictions) -> None:
     rows = [0, 100, 200]
     images = digits.splits["test"].images[predictions.indices[rows], ..., 0]
@@ -118,6 +119,7 @@ def test_one_picture_needs_no_table(finished: Run, digits: Dataset) -> None:
     assert not app.error
 
 
+@pytest.mark.slow
 def test_names_that_say_what_a_picture_is_give_the_accuracy(finished: Run, digits: Dataset) -> None:
     files = digit_images(digits, 12)
     wrong = {"9_" + name.partition("_")[2]: content for name, content in list(files.items())[:1]}
@@ -136,6 +138,7 @@ def test_without_such_names_no_accuracy_is_claimed(finished: Run, digits: Datase
     assert "of those whose class is known" not in words(app)
 
 
+@pytest.mark.slow
 def test_the_answers_can_be_downloaded(finished: Run, digits: Dataset) -> None:
     app = upload(finished, digit_images(digits, 4))
     rows = pd.read_csv(io.StringIO(download(app, "Answers as CSV")), dtype={"label": str, "true": str})
@@ -143,6 +146,7 @@ def test_the_answers_can_be_downloaded(finished: Run, digits: Dataset) -> None:
     pd.testing.assert_series_equal(rows.label, table_of(app).label.astype(rows.label.dtype))
 
 
+@pytest.mark.slow
 def test_a_large_colour_picture_is_classified(finished: Run) -> None:
     app = upload(finished, {"photograph.png": png(np.full((300, 451, 3), 200, np.uint8))})
     assert not app.error
@@ -150,6 +154,7 @@ def test_a_large_colour_picture_is_classified(finished: Run) -> None:
     assert "As the model sees it: 8\u00a0x\u00a08" in words(app)
 
 
+@pytest.mark.slow
 def test_what_is_no_picture_is_told_and_does_not_stop_the_others(finished: Run, digits: Dataset) -> None:
     good = png(digits.splits["test"].images[0, ..., 0])
     files = {"text.png": b"This is no picture.", "good.png": good, "empty.png": b"", "cut.png": good[:60]}
@@ -164,6 +169,7 @@ def test_what_is_no_picture_is_told_and_does_not_stop_the_others(finished: Run, 
     assert len(app.main.get("plotly_chart")) == 1
 
 
+@pytest.mark.slow
 def test_the_same_picture_twice_is_shown_twice(finished: Run, digits: Dataset) -> None:
     content = png(digits.splits["test"].images[0, ..., 0])
     app = open_page("classify", run=finished.id)
@@ -171,6 +177,7 @@ def test_the_same_picture_twice_is_shown_twice(finished: Run, digits: Dataset) -
     assert len(table_of(show(app))) == 2
 
 
+@pytest.mark.slow
 def test_a_name_with_markup_is_shown_as_text(finished: Run, digits: Dataset) -> None:
     name = "<b>**猫**</b> $x$ :material/home: [a](http://b).png"
     app = upload(finished, {name: png(digits.splits["test"].images[0, ..., 0])})
@@ -213,6 +220,7 @@ def test_a_drawing_is_classified(finished: Run, digits: Dataset) -> None:
     assert not app.main.get("plotly_chart")
 
 
+@pytest.mark.slow
 def test_a_model_of_colours_offers_no_drawing(make_colours) -> None:
     from trained_runs import train_run
 
@@ -258,6 +266,7 @@ def test_a_model_whose_dataset_is_gone_still_classifies(finished: Run, digits: D
 # How like the training images
 
 
+@pytest.mark.slow
 def test_it_is_said_whether_a_picture_is_like_the_training_images(finished: Run, digits: Dataset) -> None:
     known = digits.splits["train"].images[0, ..., 0]
     app = upload(finished, {"known.png": png(known)})
@@ -310,6 +319,7 @@ def test_a_zip_is_classified_with_its_bad_files(end_of_job: Callable, finished: 
     assert "Passed over: 1 file whose names are not those of pictures." in words(app)
 
 
+@pytest.mark.slow
 def test_a_folder_of_this_machine_is_classified(
     end_of_job: Callable, finished: Run, digits: Dataset, tmp_path: Path
 ) -> None:
@@ -323,6 +333,7 @@ def test_a_folder_of_this_machine_is_classified(
     assert table_of(app).file.tolist() == [f"my pictures/{name}" for name in sorted(digit_images(digits, 3))]
 
 
+@pytest.mark.slow
 def test_a_name_that_is_no_text_is_shown_escaped(
     end_of_job: Callable, finished: Run, digits: Dataset, tmp_path: Path
 ) -> None:
@@ -350,6 +361,7 @@ def test_a_folder_that_is_not_there_is_told(end_of_job: Callable, finished: Run,
     assert reason in "".join(errors(app))
 
 
+@pytest.mark.slow
 def test_a_job_of_another_run_is_left_when_that_is_chosen(end_of_job: Callable, finished: Run, digits: Dataset) -> None:
     app = end_of_job(upload(finished, digit_images(digits, AT_ONCE + 1)))
     job = app.query_params["job"]
@@ -360,6 +372,7 @@ def test_a_job_of_another_run_is_left_when_that_is_chosen(end_of_job: Callable, 
     assert again.file_uploader
 
 
+@pytest.mark.slow
 def test_a_job_that_goes_on_is_kept_in_reach_when_another_run_is_chosen(
     finished: Run, digits: Dataset, execute_jobs: Callable[[], None]
 ) -> None:

@@ -131,6 +131,7 @@ def test_the_images_on_which_they_differ_are_shown(finished: Run, other: Run, pr
             np.testing.assert_array_equal(tile["image"], digits.splits["test"].images[predictions.indices[row]])
 
 
+@pytest.mark.slow
 def test_a_click_on_an_image_opens_it(finished: Run, other: Run, predictions: Predictions) -> None:
     change_predictions(other, answering(changed_by(predictions, 3, 7)))
     app = compare(finished)
@@ -140,6 +141,7 @@ def test_a_click_on_an_image_opens_it(finished: Run, other: Run, predictions: Pr
     assert app.query_params == {"run": finished.id, "show": "all", "image": str(row)}
 
 
+@pytest.mark.slow
 def test_many_images_are_shown_page_by_page(finished: Run, other: Run, predictions: Predictions) -> None:
     change_predictions(other, answering(changed_by(predictions, 0, 80)))
     app = compare(finished)

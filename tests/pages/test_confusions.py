@@ -143,6 +143,7 @@ def test_a_click_on_an_empty_cell_says_that_there_is_nothing(finished: Run, pred
     assert f"There are no images of true class {true} taken for {predicted}." in words(app)
 
 
+@pytest.mark.slow
 def test_many_classes_have_a_matrix_too(finished: Run) -> None:
     changed = change_predictions(finished, of_many_classes)
     app = open_page("evaluate", run=finished.id)
@@ -213,6 +214,7 @@ def test_a_pair_shows_its_most_confident_mistakes(finished: Run, predictions: Pr
             )
 
 
+@pytest.mark.slow
 def test_a_click_on_an_example_opens_that_image(finished: Run, predictions: Predictions) -> None:
     app = open_page("evaluate", run=finished.id)
     name = sheets(app)[1]

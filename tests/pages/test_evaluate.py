@@ -167,6 +167,7 @@ def unlike(finished: Run, digits: Dataset) -> Dataset:
     return change_dataset(finished, {"train": Split(images, train.labels), "test": test})
 
 
+@pytest.mark.slow
 def test_a_dataset_that_was_not_checked_can_be(finished: Run) -> None:
     app = open_page("evaluate", run=finished.id)
     assert links(app)[CHECK] == ("explore", {"dataset": "digits", "view": "Copies and leaks"})
@@ -202,12 +203,14 @@ def test_a_single_leaked_image_is_told_in_the_singular(
     assert said in words(open_page("evaluate", run=finished.id))
 
 
+@pytest.mark.slow
 def test_no_leaked_image_is_told(finished: Run, unlike: Dataset) -> None:
     result_of(inspect(unlike))
     said = words(open_page("evaluate", run=finished.id))
     assert "None of these images has a twin in the training set, by the check of the dataset." in said
 
 
+@pytest.mark.slow
 def test_where_all_are_leaked_the_accuracy_says_nothing(finished: Run) -> None:
     result_of(inspect(copy_into_train(finished, np.arange(360))))
     app = open_page("evaluate", run=finished.id)
@@ -217,6 +220,7 @@ def test_where_all_are_leaked_the_accuracy_says_nothing(finished: Run) -> None:
     assert "Without the" not in words(app)
 
 
+@pytest.mark.slow
 def test_the_check_of_another_dataset_is_not_taken_for_this_ones(finished: Run) -> None:
     result_of(inspect(copy_into_train(finished, np.arange(20))))
     change_predictions(finished, lambda _: {"fingerprint": "0123456789abcdef"})

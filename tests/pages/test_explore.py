@@ -181,6 +181,7 @@ def test_ones_own_datasets_follow_the_catalogue_in_the_choice(make_colours) -> N
     assert "Delete **_b_** from Loupe?" in words(app)
 
 
+@pytest.mark.slow
 def test_class_names_never_become_markup(save: Save) -> None:
     names = (*MARKUP, "$x$", ":red[y]", "[z](https://outside.example)")
     save(classes=names, train=[0, 0, 0, 1, 2, 2], test=[0])
@@ -231,6 +232,7 @@ def test_a_damaged_dataset_is_told(digits_data: Path, tmp_path: Path, view: str,
     assert error.endswith(f"Delete {folder}, then get or import it again.")
 
 
+@pytest.mark.slow
 def test_a_dataset_of_ones_own_is_deleted_and_its_pictures_are_not(imported: Dataset, imported_data: Path) -> None:
     app = explore("own", AVERAGE)
     click(app, "Delete")
@@ -244,6 +246,7 @@ def test_a_dataset_of_the_catalogue_is_not_to_be_deleted(digits: Dataset) -> Non
     assert "Delete" not in buttons(open_page("explore", dataset="digits"))
 
 
+@pytest.mark.slow
 def test_a_dataset_that_has_been_deleted_elsewhere_is_told(imported: Dataset) -> None:
     app = explore("own")
     shutil.rmtree(imported.folder)
@@ -422,6 +425,7 @@ def test_a_class_without_images_is_told(save: Save) -> None:
     assert app.info[0].value == "The test split has no image of the class c."
 
 
+@pytest.mark.slow
 def test_an_image_is_shown_large_with_all_that_is_known_of_it(imported: Dataset) -> None:
     app = explore("own", split="test", seed="1")
     index = drawn(app)[2]
@@ -468,6 +472,7 @@ def test_averages_are_those_of_numpy(digits: Dataset, split: str) -> None:
     assert f"Of all {len(stored):,} {split} images of these classes." in words(app)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sheet", ["mean images", "variation of each class"])
 def test_a_class_leads_to_its_images(digits: Dataset, sheet: str) -> None:
     app = explore("digits", AVERAGE, split="test")
@@ -478,6 +483,7 @@ def test_a_class_leads_to_its_images(digits: Dataset, sheet: str) -> None:
     assert "36 of 36 test images of 7" in words(app)
 
 
+@pytest.mark.slow
 def test_of_many_classes_the_averages_come_page_by_page(save: Save) -> None:
     names = tuple(f"class {number}" for number in range(130))
     save(classes=names, train=np.arange(260) % 130)
@@ -507,6 +513,7 @@ def test_images_that_are_all_alike_vary_nowhere(save: Save) -> None:
 # Shape
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_the_files_of_an_import_are_told_as_numpy_does(imported: Dataset, split: str) -> None:
     app = explore("own", SHAPE, split=split)
@@ -620,6 +627,7 @@ def test_planted_leaks_are_told_with_their_number(planted: Dataset) -> None:
         np.testing.assert_array_equal(image[:, -16:], planted.splits[second[0]].images[int(second[1])])
 
 
+@pytest.mark.slow
 def test_the_threshold_is_that_of_the_url(planted: Dataset) -> None:
     distance = near_distance(planted)
     assert distance > 0
@@ -662,6 +670,7 @@ def test_a_single_leak_is_told_in_the_singular(save: Save) -> None:
     assert "1 exact copy (the same pixels)" in said
 
 
+@pytest.mark.slow
 def test_many_pairs_come_page_by_page(save: Save) -> None:
     images = np.stack([noise(number, 8, 8, 1) for number in range(60)])[..., np.newaxis]
     save(images={"train": images, "test": images}, train=np.arange(60) % 3, test=np.arange(60) % 3)

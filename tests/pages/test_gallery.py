@@ -61,6 +61,7 @@ def test_a_tile_shows_its_image_and_what_was_answered(finished: Run, predictions
             assert tile["title"] == f"{truth}, taken for {answer} with {sure}"
 
 
+@pytest.mark.slow
 def test_long_names_are_below_each_other_on_a_tile(finished: Run, predictions: Predictions) -> None:
     """Pairs of names of 10 letters together and of 11 are among the mistakes."""
     names = [letter * length for letter, length in zip("abcdefghij", (1, 5, 5, 6, 7, 5, 4, 3, 2, 9), strict=True)]
@@ -163,6 +164,7 @@ def test_a_view_that_does_not_exist_is_passed_over(finished: Run) -> None:
     assert not app.error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("image", ["360", "-1", "one", "1.5", 5000 * "1"], ids=lambda image: image[:9])
 def test_an_image_that_does_not_exist_is_told(finished: Run, image: str) -> None:
     app = open_page("gallery", run=finished.id, image=image)
@@ -241,6 +243,7 @@ def test_a_range_the_wrong_way_round_is_turned(finished: Run) -> None:
     assert not app.warning
 
 
+@pytest.mark.slow
 def test_all_images_are_shown_page_by_page(finished: Run) -> None:
     app = open_page("gallery", run=finished.id, show="all")
     (pages,) = app.main.pagination
@@ -485,6 +488,7 @@ def test_another_choice_begins_at_its_first_page(finished: Run, what: str) -> No
     assert "page" not in app.query_params
 
 
+@pytest.mark.slow
 def test_a_click_on_a_tile_opens_its_image_and_the_way_back_leads_to_its_page(finished: Run) -> None:
     app = open_page("gallery", run=finished.id, show="all", page="4")
     row = rows_shown(app)[7]
@@ -514,6 +518,7 @@ def test_the_way_back_leads_to_the_page_that_the_last_image_is_on(finished: Run)
     assert app.query_params == {"run": finished.id, "show": "all"}
 
 
+@pytest.mark.slow
 def test_names_of_classes_are_shown_as_they_are(finished: Run) -> None:
     names = ("*a*", "[b](http://x.org)", ":material/home:", "$c$", "`d`", "<b>e</b>", "# f", "g_h_", "i", "~~j~~")
     change_predictions(finished, lambda _: {"classes": names})

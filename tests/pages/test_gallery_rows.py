@@ -50,6 +50,7 @@ def test_a_map_of_the_numbers_comes_first(blobs: Run, predictions: Predictions, 
     assert not sheets(app)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("places", ["PCA of the features", "t-SNE of the features"])
 def test_rows_are_placed_by_their_features_too(blobs: Run, places: str) -> None:
     app = open_page("gallery", run=blobs.id, show="all", places=places)
@@ -59,6 +60,7 @@ def test_rows_are_placed_by_their_features_too(blobs: Run, places: str) -> None:
     assert ("of the variance of 8 features." in words(app)) == places.startswith("PCA")
 
 
+@pytest.mark.slow
 def test_a_region_is_a_table_of_its_rows(blobs: Run, predictions: Predictions) -> None:
     app = open_page("gallery", run=blobs.id, show="all", sort="least confident")
     select_points(app, f"map-{blobs.id}", range(10))
@@ -93,6 +95,7 @@ def test_the_table_is_filtered(blobs: Run, predictions: Predictions) -> None:
     assert sorted(wrong["Row"]) == sorted(predictions.indices[~predictions.correct])
 
 
+@pytest.mark.slow
 def test_a_click_on_a_row_opens_it_and_the_way_back_leads_to_the_table(blobs: Run, predictions: Predictions) -> None:
     app = open_table(blobs, true="1", sort="least confident", confidence=["0.2", "1"])
     place = int(table(app)["Row"][4])

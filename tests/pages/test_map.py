@@ -74,6 +74,7 @@ def features_of(run: Run, images: np.ndarray) -> np.ndarray:
     return load_classifier(run).extractor.features(as_tensor(images)).numpy()
 
 
+@pytest.mark.slow
 def test_all_images_are_placed_by_the_pca_of_their_features(finished: Run, predictions, digits: Dataset) -> None:
     features = features_of(finished, digits.splits["test"].images[predictions.indices])
     fitted = PCA(2).fit(features)
@@ -90,6 +91,7 @@ def test_all_images_are_placed_by_the_pca_of_their_features(finished: Run, predi
     assert HINT in words(app)
 
 
+@pytest.mark.slow
 def test_points_have_the_colours_of_their_true_classes(finished: Run, predictions: Predictions) -> None:
     groups = drawn(open_map(finished, show="all"), finished)
     assert [group["name"] for group in groups] == list("0123456789")
@@ -101,6 +103,7 @@ def test_points_have_the_colours_of_their_true_classes(finished: Run, prediction
     assert sure == f"{predictions.confidence[row]:.1%}"
 
 
+@pytest.mark.slow
 def test_points_may_have_the_colours_of_their_answers(finished: Run, predictions: Predictions) -> None:
     for group in drawn(open_map(finished, show="all", colour="Predicted class"), finished):
         assert group["rows"] == np.flatnonzero(predictions.predicted == int(group["name"])).tolist()
@@ -115,12 +118,14 @@ def test_points_may_show_what_is_wrong_by_colour_and_symbol(finished: Run, predi
     assert right["marker"]["symbol"] != wrong["marker"]["symbol"]
 
 
+@pytest.mark.slow
 def test_many_classes_are_told_apart_by_colour_and_symbol(finished: Run) -> None:
     change_predictions(finished, of_many_classes)
     groups = drawn(open_map(finished, show="all"), finished)
     assert len({(group["marker"]["color"], group["marker"]["symbol"]) for group in groups}) == 47
 
 
+@pytest.mark.slow
 def test_what_the_filter_leaves_out_is_grey(finished: Run, predictions: Predictions) -> None:
     wrong = np.flatnonzero(~predictions.correct)
     app = open_map(finished)
@@ -154,6 +159,7 @@ def test_a_region_shows_its_images_in_the_order_of_the_filter(finished: Run, pre
     assert "of 360 images by loss, the highest first." in words(app)
 
 
+@pytest.mark.slow
 def test_a_region_leaves_out_what_the_filter_does(finished: Run, predictions: Predictions) -> None:
     app = choose(open_map(finished, show="all"), finished, range(100))
     assert "1 to 60 of 100 images in the region" in words(app)
@@ -166,6 +172,7 @@ def test_a_region_leaves_out_what_the_filter_does(finished: Run, predictions: Pr
     assert HINT in words(app)
 
 
+@pytest.mark.slow
 def test_the_way_back_from_an_image_leads_to_the_map(finished: Run, predictions: Predictions) -> None:
     app = open_map(finished, show="all", colour="Right or wrong")
     pick(choose(app, finished, range(5)), 2)
@@ -174,6 +181,7 @@ def test_the_way_back_from_an_image_leads_to_the_map(finished: Run, predictions:
     assert sorted(tile["index"] for tile in tiles(app)) == [0, 1, 2, 3, 4], "the region is what it was"
 
 
+@pytest.mark.slow
 def test_a_region_stays_when_points_are_coloured_otherwise(finished: Run) -> None:
     app = choose(open_map(finished, show="all"), finished, range(5))
     colour(app, "Right or wrong")
@@ -181,6 +189,7 @@ def test_a_region_stays_when_points_are_coloured_otherwise(finished: Run) -> Non
     assert sorted(tile["index"] for tile in tiles(app)) == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.slow
 def test_a_region_that_is_cleared_is_gone(finished: Run) -> None:
     app = choose(open_map(finished, show="all"), finished, range(5))
     assert len(tiles(app)) == 5
@@ -189,6 +198,7 @@ def test_a_region_that_is_cleared_is_gone(finished: Run) -> None:
     assert HINT in words(app)
 
 
+@pytest.mark.slow
 def test_a_region_is_cleared_by_its_button_in_other_colours_too(finished: Run) -> None:
     app = open_map(finished, show="all")
     choose(app, finished, range(5))
@@ -224,6 +234,7 @@ def test_another_placing_has_a_region_of_its_own(blobs: Run) -> None:
     assert len(table(show(app))) == 5
 
 
+@pytest.mark.slow
 def test_another_region_begins_at_its_first_page(finished: Run) -> None:
     app = open_map(finished, show="all", page="2")
     choose(app, finished, range(100))
@@ -309,6 +320,7 @@ def test_without_its_model_there_is_no_map(finished: Run, damage: str) -> None:
     assert tiles(open_page("gallery", run=finished.id, show="all")), "the sheet needs none"
 
 
+@pytest.mark.slow
 def test_the_map_is_drawn_anew_when_the_dataset_has_changed(finished: Run, predictions, digits: Dataset) -> None:
     """The same run, its weights unchanged, evaluated again on fewer images."""
     before = places_of(open_map(finished, show="all"), finished)
@@ -323,6 +335,7 @@ def test_the_map_is_drawn_anew_when_the_dataset_has_changed(finished: Run, predi
     assert not np.allclose(after, before[:300])
 
 
+@pytest.mark.slow
 def test_images_held_back_are_placed_too(finished: Run) -> None:
     finished.predictions("test").unlink()
     app = open_map(finished, show="all")

@@ -36,6 +36,7 @@ def sure(probability: float) -> str:
     return f"{probability:.1%}"
 
 
+@pytest.mark.slow
 def test_the_answer_is_told_with_its_loss_and_rank(finished: Run, predictions: Predictions) -> None:
     losses = -np.log(predictions.probabilities[np.arange(360), predictions.labels].astype(np.float64))
     for row in (int(losses.argmax()), int(losses.argmin()), 7):
@@ -53,6 +54,7 @@ def test_the_answer_is_told_with_its_loss_and_rank(finished: Run, predictions: P
         assert f"Image: **number {predictions.indices[row]} of the test split**" in said
 
 
+@pytest.mark.slow
 def test_the_bars_are_its_five_most_probable_classes(finished: Run, predictions: Predictions) -> None:
     row = int(np.flatnonzero(~predictions.correct)[0])
     chart = figure(gallery(finished, row), "probabilities")
@@ -98,6 +100,7 @@ def test_images_are_stepped_through_in_their_order(finished: Run, predictions: P
     assert [tile["index"] for tile in tiles(app)] == order[:60]
 
 
+@pytest.mark.slow
 def test_the_steps_are_those_of_the_filter(finished: Run, predictions: Predictions) -> None:
     fitting = np.flatnonzero(predictions.labels == 3)
     order = fitting[np.argsort(predictions.confidence[fitting], kind="stable")].tolist()
@@ -106,6 +109,7 @@ def test_the_steps_are_those_of_the_filter(finished: Run, predictions: Predictio
     assert click(app, "Next").query_params["image"] == str(order[5])
 
 
+@pytest.mark.slow
 def test_an_image_beyond_the_filter_leads_to_its_first(finished: Run, predictions: Predictions) -> None:
     wrong = np.flatnonzero(~predictions.correct)
     app = gallery(finished, int(np.flatnonzero(predictions.correct)[0]))
@@ -169,6 +173,7 @@ def test_the_evidence_is_for_the_class_that_is_asked_for(finished: Run, predicti
     assert (drawn[1] == drawn[3]).all()
 
 
+@pytest.mark.slow
 def test_the_evidence_is_found_anew_in_another_dataset(finished: Run, predictions, digits: Dataset) -> None:
     """The same run, the same row, and by now another picture."""
     before = pictures(gallery(finished, 3))[1]
@@ -211,6 +216,7 @@ def classifier_input(images: np.ndarray):
     return torch.from_numpy(images)
 
 
+@pytest.mark.slow
 def test_a_click_on_a_training_image_shows_it_large(finished: Run, predictions: Predictions) -> None:
     app = gallery(finished, 3, show="all")
     index = tiles(app, NEAREST)[5]["index"]
@@ -220,6 +226,7 @@ def test_a_click_on_a_training_image_shows_it_large(finished: Run, predictions: 
     assert app.query_params["image"] == "3"
 
 
+@pytest.mark.slow
 def test_an_exact_copy_comes_first_at_a_distance_of_0(finished: Run) -> None:
     """It is put into the training split; of what is held back for validation none is shown."""
     dataset = copy_into_train(finished, np.arange(50))

@@ -178,6 +178,7 @@ def test_a_link_to_a_table_chooses_the_recipe_for_it() -> None:
     assert open_page("train", dataset="blobs").selectbox("recipe").value == "blobs-mlp"
 
 
+@pytest.mark.slow
 def test_the_layers_of_a_network_for_rows_are_listed(blobs: Run) -> None:
     app = open_page("train", dataset="blobs")
     app.session_state["layers"] = True

@@ -59,10 +59,16 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "run.zip"
 
 
+@pytest.fixture(scope="session")
+def archive_of_trained(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    archive_run(trained, path := tmp_path_factory.mktemp("archive") / "run.zip")
+    return path
+
+
 @pytest.fixture
-def archived(trained: Run, path: Path) -> dict[str, bytes]:
+def archived(archive_of_trained: Path, path: Path) -> dict[str, bytes]:
     """The files of an archive of a finished run, whose archive is there."""
-    archive_run(trained, path)
+    shutil.copy(archive_of_trained, path)
     return unpacked(path)
 
 

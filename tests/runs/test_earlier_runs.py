@@ -73,10 +73,12 @@ def test_it_classifies_pictures(earlier):
     assert_it_answers(earlier, (0.4447, 0.3968))
 
 
+@pytest.mark.slow
 def test_it_is_resumed_to_its_end(earlier):
     assert_it_goes_on_to_its_end(earlier)
 
 
+@pytest.mark.slow
 def test_it_is_archived_and_restored(earlier, tmp_path):
     before = files_of(earlier)
     archived = archive_run(earlier, tmp_path / "run.zip")
@@ -90,6 +92,7 @@ def test_it_is_archived_and_restored(earlier, tmp_path):
     assert_it_goes_on_to_its_end(restored)
 
 
+@pytest.mark.slow
 def test_an_archive_of_that_time_is_restored(earlier):
     before = files_of(earlier)
     delete_run(earlier)

@@ -115,6 +115,7 @@ def test_train_seconds_grow_and_images_per_second_and_memory_are_positive(colour
     assert all(record.images_per_second > 0 and record.memory_mb > 1 for record in records)
 
 
+@pytest.mark.slow
 def test_figures_that_wait_for_long_are_summed_up_all_the_same(make_colours) -> None:
     dataset = make_colours(train=3 * PENDING_MOST, height=2, width=2)
     chosen = {"optimizer": "sgd", "learning_rate": 0.1, "epochs": 1, "batch_size": 128}
@@ -382,6 +383,7 @@ def test_nothing_is_evaluated_where_there_is_nothing_to_judge_by(make_colours) -
     assert [type(record) for record in yielded] == [type(None)] * 2 + [Epoch]
 
 
+@pytest.mark.slow
 def test_evaluations_do_not_disturb_training(colours: Dataset) -> None:
     chosen = {"model": "convnet", "epochs": 2, "batch_size": 9, "augment": "shift=1", "validation_share": 0.2}
     plain, expected = train(recipe(**chosen), colours)
@@ -512,6 +514,7 @@ def as_convolutions_were():
     torch.backends.mkldnn.set_flags(before)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("as_convolutions_were")
 # Of one with more layers the last bits grow into more than a tolerance within these few steps.
 @pytest.mark.parametrize("model", ["lenet5", "convnet"])
@@ -633,6 +636,7 @@ def test_a_better_epoch_renews_patience(digits: Dataset) -> None:
     assert training.best.epoch > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["mlp", "convnet"])
 def test_colours_are_learned(colours: Dataset, model: str) -> None:
     chosen = recipe(model=model, epochs=15, batch_size=30, learning_rate=0.01, scaling="dataset", validation_share=0.2)

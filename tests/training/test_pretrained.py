@@ -275,6 +275,7 @@ def test_a_file_that_was_put_there_by_hand_is_taken_without_a_network(server: Se
     assert server.asked == []
 
 
+@pytest.mark.slow
 def test_what_a_download_that_was_killed_has_left_is_cleared_and_not_counted(
     server: Server, offer: Offer, weights: bytes
 ) -> None:
@@ -290,6 +291,7 @@ def test_what_a_download_that_was_killed_has_left_is_cleared_and_not_counted(
     assert left_behind() == {downloaded_file(SMALLEST).name}
 
 
+@pytest.mark.slow
 def test_a_download_that_is_given_up_leaves_nothing(server: Server, offer: Offer, weights: bytes) -> None:
     offer(weights)
     server.gate = threading.Semaphore(2)

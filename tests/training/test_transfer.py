@@ -170,6 +170,7 @@ def test_a_frozen_backbone_is_the_same_at_the_end_of_a_run_bit_by_bit(
     assert len(checkpoint["optimizer"]["state"]) == 4  # of the head's weights alone
 
 
+@pytest.mark.slow
 @together
 @pytest.mark.parametrize("name", FROZEN)
 def test_the_head_of_a_frozen_backbone_learns(frozen: dict[str, Run], name: str) -> None:
@@ -178,6 +179,7 @@ def test_the_head_of_a_frozen_backbone_learns(frozen: dict[str, Run], name: str)
     assert frozen[name].history().ended.test_accuracy > 0.5
 
 
+@pytest.mark.slow
 @together
 def test_runs_compute_each_feature_once_between_them(frozen: dict[str, Run]) -> None:
     # Of 48 images to train on the features as they are and in two views; 12 to validate on and 24 to test on.
@@ -188,6 +190,7 @@ def test_runs_compute_each_feature_once_between_them(frozen: dict[str, Run]) -> 
     }
 
 
+@pytest.mark.slow
 @together
 @pytest.mark.parametrize("name", FROZEN)
 def test_predictions_by_features_are_those_of_the_whole_network(
@@ -302,6 +305,7 @@ def losses_while_nothing_is_learned(dataset: Dataset, **settings) -> tuple[list[
     return [record.train_loss for record in records if isinstance(record, Epoch)], sum(extracting)
 
 
+@pytest.mark.slow
 def test_with_views_their_features_are_taken_in_turn(dataset: Dataset, weights: dict[str, str]) -> None:
     settings = {"weights": weights["convnet"], "freeze": "backbone", "augment": "flip shift=3"}
     losses, count = losses_while_nothing_is_learned(dataset, views=2, **settings)
@@ -476,6 +480,7 @@ def assert_it_goes_on_with_what_is_there(run: Run, dataset: Dataset, tmp_path: P
     assert differences(run, in_one_go) == []
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_within_the_extraction_goes_on_with_what_is_there(
     base: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -551,6 +556,7 @@ def one_step(dataset: Dataset, weights: str, backbone_rate: float) -> tuple[Trai
     return training, {name: value - before[name] for name, value in training.model.state_dict().items()}
 
 
+@pytest.mark.slow
 def test_the_rate_of_a_backbone_is_in_parts_of_the_heads(dataset: Dataset, weights: dict[str, str]) -> None:
     training, whole = one_step(dataset, weights["convnet"], 1.0)
     _, tenth = one_step(dataset, weights["convnet"], 0.1)
@@ -718,6 +724,7 @@ def test_a_run_does_not_need_the_one_that_it_started_from_any_more(digits: Datas
     np.testing.assert_allclose(probabilities, answers[0], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_run_sees_what_the_one_that_it_starts_from_saw(digits: Dataset) -> None:
     parts_of_digits(digits)
     earlier = executed(on_digits("low", epochs=1, batch_size=32, scaling="dataset", size=12))
@@ -728,6 +735,7 @@ def test_a_run_sees_what_the_one_that_it_starts_from_saw(digits: Dataset) -> Non
     assert training.preprocessing.classes == ("5", "6", "7", "8", "9")
 
 
+@pytest.mark.slow
 def test_a_run_that_has_lost_its_start_before_its_first_checkpoint_says_so(digits: Dataset) -> None:
     parts_of_digits(digits)
     earlier = executed(on_digits("low", epochs=1, batch_size=32))
@@ -799,6 +807,7 @@ def test_a_class_whose_only_image_is_held_back_is_told_in_a_sentence(weights: di
     )
 
 
+@pytest.mark.slow
 def test_images_that_are_too_small_for_a_backbone_are_enlarged() -> None:
     small = save_photographs("small", train=20, test=5, side=10)
     run = executed(recipe(dataset="small", model="squeezenet1_1", epochs=1))
@@ -863,6 +872,7 @@ UNFIT: dict[str, tuple[Callable[[Path, object], None], str]] = {
 }
 
 
+@pytest.mark.slow
 def test_weights_that_cannot_be_used_fail_a_run_in_a_sentence_and_do_not_run(
     dataset: Dataset, trap, tmp_path: Path, capfd: pytest.CaptureFixture
 ) -> None:

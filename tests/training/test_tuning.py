@@ -51,6 +51,7 @@ def test_what_is_open_is_chosen_and_then_stays(colours: Dataset) -> None:
     assert resolve(resolved, colours) == resolved
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "chosen",
     [
@@ -92,6 +93,7 @@ def test_a_way_that_was_found_before_is_taken_without_trying(colours: Dataset, r
             assert (remembered.stat().st_mtime_ns, remembered.read_bytes()) == before
 
 
+@pytest.mark.slow
 def test_what_was_found_is_kept_until_it_is_to_be_measured_again(
     colours: Dataset, remembered: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -152,6 +154,7 @@ DAMAGE = {
 WAY = {"threads": 1, "precision": "float32", "convolutions": "onednn"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DAMAGE)
 def test_damage_to_what_was_found_does_no_harm(colours: Dataset, remembered: Path, name: str) -> None:
     resolve(NARROW, colours)
@@ -171,6 +174,7 @@ def test_what_was_found_for_others_is_kept(colours: Dataset, remembered: Path) -
     assert [path.name for path in remembered.parent.glob("*quickest.json*")] == [remembered.name]
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_written_does_no_harm(
     colours: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,6 +192,7 @@ def test_a_folder_in_its_place_does_no_harm(colours: Dataset, remembered: Path) 
     assert list(remembered.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("onednn", [True, False])
 @pytest.mark.parametrize(("threads", "asked"), [(1, OPEN), (3, NARROW)], ids=["open", "narrow"])
 def test_trying_leaves_the_process_as_it_was(colours: Dataset, threads: int, asked: Recipe, onednn: bool) -> None:

@@ -558,6 +558,7 @@ def test_weights_that_the_disk_has_no_room_for_are_told_in_a_sentence(mlp: Recip
     assert [path.name for path in run.path.iterdir()] == ["recipe.json"]
 
 
+@pytest.mark.slow
 def test_a_run_whose_checkpoint_finds_no_room_fails_and_goes_on_once_there_is_some(
     mlp: Recipe, digits: Dataset
 ) -> None:
