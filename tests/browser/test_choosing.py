@@ -31,6 +31,7 @@ def images_of(page: Page) -> list[str]:
     return page.locator(".pairs img").evaluate_all("images => images.map(image => image.src)")
 
 
+@pytest.mark.sweep
 def test_the_preview_follows_the_fields(server: Server, page: Page) -> None:
     open_page(page, f"{server.url}/train?dataset=digits", "Train")
     expect(page.locator(".pairs img")).to_have_count(32)

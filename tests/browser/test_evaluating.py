@@ -343,6 +343,7 @@ def test_keys_that_walk_a_sheet_do_not_step(server: Server, page: Page, finished
     assert address(page)[1]["image"] == "7"
 
 
+@pytest.mark.sweep
 def test_a_box_on_the_map_shows_the_mistakes_within(server: Server, page: Page, copy: Copy) -> None:
     run = copy()
     open_page(page, f"{server.url}/gallery?run={run.id}", "Gallery")
@@ -474,6 +475,7 @@ def test_the_report_opens_from_a_file_and_asks_for_nothing(
     assert asked.complaints == []
 
 
+@pytest.mark.sweep
 def test_every_view_fits_a_narrow_window(server: Server, page: Page, copy: Copy) -> None:
     run = copy(answers_among(10))
     page.set_viewport_size({"width": 420, "height": 800})

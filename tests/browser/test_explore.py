@@ -149,6 +149,7 @@ def test_a_folder_is_imported_by_its_path_and_its_dataset_deleted(
     assert traffic.complaints == []
 
 
+@pytest.mark.sweep
 def test_every_view_fits_a_narrow_window(server: Server, page: Page, no_imports: None, tmp_path: Path) -> None:
     files = {name.replace("cats", "cats" * 12): content for name, content in picture_files().items()}
     import_pictures("animals", write(tmp_path / "pets", files))

@@ -162,6 +162,7 @@ def test_ink_is_where_it_was_drawn(sheet: Page) -> None:
     assert pixels(received(sheet), "RGBA")[..., 3].min() == 255
 
 
+@pytest.mark.sweep
 def test_a_stroke_that_leaves_the_sheet_goes_on_until_it_is_ended(sheet: Page) -> None:
     draw(sheet, [(0.5, 0.5), (1.5, 0.5), (1.5, 0.2), (0.5, 0.2)])
     wait_for_ink_of(sheet, [(0.5, 0.5), (1.5, 0.5)], [(1.5, 0.2), (0.5, 0.2)])
@@ -192,6 +193,7 @@ def test_strokes_in_quick_succession_are_sent_as_one_drawing(inputs: Inputs, pag
     expect(page.get_by_text("Run 2")).to_be_visible()
 
 
+@pytest.mark.sweep
 def test_strokes_are_taken_back_one_by_one_or_all_at_once(sheet: Page) -> None:
     for line in (BENT, UPRIGHT, DOT):
         draw(sheet, line)
@@ -237,6 +239,7 @@ def test_a_finger_draws_on_a_narrow_screen_without_moving_the_page(inputs: Input
     context.close()
 
 
+@pytest.mark.sweep
 def test_the_sheet_stays_as_it_is_when_the_page_runs_again_or_is_left(sheet: Page) -> None:
     canvas = sheet.locator("canvas").element_handle()
     draw(sheet, BENT)

@@ -34,7 +34,9 @@ TITLES = {
 }
 
 
-@pytest.mark.parametrize("name", TITLES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name == "train" else pytest.mark.sweep) for name in TITLES]
+)
 def test_a_page_fits_a_narrow_window_and_asks_only_this_machine(
     server: Server, page: Page, traffic: Traffic, finished: Run, name: str
 ) -> None:

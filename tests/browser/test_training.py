@@ -154,6 +154,7 @@ def test_a_run_from_its_start_to_more_epochs_than_it_was_to_have(server: Server,
         assert len(run.history().epochs) == made + more
 
 
+@pytest.mark.sweep
 def test_charts_are_saved_as_pictures_and_the_history_as_a_table(server: Server, page: Page, finished: Run) -> None:
     open_page(page, f"{server.url}/train?run={finished.id}", "Train")
     wait_until_settled(page)

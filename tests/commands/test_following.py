@@ -16,7 +16,7 @@ from engine.evaluation.predictions import load_predictions
 from engine.recipes.recipe import RECIPES, change
 from engine.runs.run import Run
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.xdist_group("following")]  # its runs are made once
 
 TRAIN_KEYS = {
     "run",

@@ -326,6 +326,7 @@ def baseline(predicted: Predicted, trained: Run, digits_data: Path) -> float:
     return peak
 
 
+@pytest.mark.sweep
 @pytest.mark.processes
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is measured as Linux counts it")
 def test_memory_does_not_grow_with_the_number_of_pictures(
@@ -342,6 +343,7 @@ def test_memory_does_not_grow_with_the_number_of_pictures(
     assert (answer.code, peak < baseline + 50) == (1, True)
 
 
+@pytest.mark.sweep
 @pytest.mark.processes
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is measured as Linux counts it")
 def test_photographs_of_144_million_pixels_are_answered_one_decoded_at_a_time(

@@ -188,6 +188,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.sweep
 @pytest.mark.processes
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
 def test_too_little_memory_for_a_trial_is_told_in_a_sentence(make_colours) -> None:
