@@ -40,7 +40,9 @@ class Dataset:
     their predictions know their dataset. images_fingerprint: of the images of all splits alone. By it features and
     copies are known, which stay what they are when labels are corrected. In the description of a dataset that was
     saved when there was one only, it is ``fingerprint``. kind: ``images``, or ``table`` for rows of numbers.
-    bad_file_count: files that the import had to leave out.
+    bad_file_count: files that the import had to leave out. fit: how a picture of another shape is brought to that of
+    the images, ``crop`` or ``pad``, as the import did it. imported_from: paths of the folders, zips and manifests that
+    it was imported from.
     """
 
     name: str
@@ -52,6 +54,8 @@ class Dataset:
     folder: Path
     kind: str = "images"
     bad_file_count: int = 0
+    fit: str = "crop"
+    imported_from: tuple[str, ...] = ()
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -90,7 +94,12 @@ def prepared_names() -> list[str]:
 
 
 def save_dataset(
-    name: str, classes: tuple[str, ...], splits: Mapping[str, Split], source: str, kind: str = "images"
+    name: str,
+    classes: tuple[str, ...],
+    splits: Mapping[str, Split],
+    source: str,
+    kind: str = "images",
+    fit: str = "crop",
 ) -> None:
     """Write a dataset's arrays and description; it appears under its name all at once or not at all."""
     with writing_folder(prepared_root()):
@@ -98,7 +107,8 @@ def save_dataset(
         for split_name, split in splits.items():
             np.save(unfinished / f"{split_name}-images.npy", split.images)
             np.save(unfinished / f"{split_name}-labels.npy", split.labels.astype(np.int64))
-        finish_dataset(name, classes, {split_name: len(split) for split_name, split in splits.items()}, source, kind)
+        counts = {split_name: len(split) for split_name, split in splits.items()}
+        finish_dataset(name, classes, counts, source, kind, fit=fit)
 
 
 def begin_dataset(name: str) -> Path:
@@ -116,6 +126,8 @@ def finish_dataset(
     source: str,
     kind: str = "images",
     bad_file_count: int = 0,
+    fit: str = "crop",
+    imported_from: tuple[str, ...] = (),
 ) -> None:
     """Describe the arrays of an unfinished dataset, and put it into the place of one of the same name.
 
@@ -140,6 +152,8 @@ def finish_dataset(
         "fingerprint": of_all.hexdigest()[:16],
         "images_fingerprint": of_images.hexdigest()[:16],
         "bad_file_count": bad_file_count,
+        "fit": fit,
+        "imported_from": list(imported_from),
     }
     (unfinished / "dataset.json").write_text(json.dumps(description, indent=1, ensure_ascii=False))
     shutil.rmtree(folder, ignore_errors=True)
@@ -203,6 +217,9 @@ def _open(description: Path, changed: int) -> Dataset:
             folder=folder,
             kind=facts["kind"],
             bad_file_count=facts.get("bad_file_count", 0),
+            # Imported when it was not noted, a dataset tells it in words.
+            fit=facts.get("fit") or ("pad" if "padded with black" in facts["source"] else "crop"),
+            imported_from=tuple(facts.get("imported_from", ())),
         )
     except Exception as error:  # NumPy raises whatever the damage leads to
         if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:

@@ -8,7 +8,14 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from engine.networks.model_file import load_model
-from engine.networks.preprocessing import Preprocess, Preprocessing, build_preprocess, middle_box
+from engine.networks.preprocessing import (
+    Preprocess,
+    Preprocessing,
+    build_preprocess,
+    middle_box,
+    pad,
+    resample,
+)
 from engine.runs.run import Run
 
 FORMAT = "1"
@@ -41,12 +48,14 @@ class GraphPreprocess(Preprocess):
 
     def resize(self, images: Tensor) -> Tensor:
         pixels = images.permute(0, 3, 1, 2).float()
+        if self.fit == "pad":
+            return pad(pixels, self.size)
         top, left, rows, columns = middle_box(pixels.shape[2], pixels.shape[3], self.size)
         tall, wide = (
             torch.arange(torch.sym_max(2, length), device=images.device).clamp(max=length - 1)
             for length in (rows, columns)
         )
-        return self.resample(pixels.index_select(2, tall + top).index_select(3, wide + left))
+        return resample(pixels.index_select(2, tall + top).index_select(3, wide + left), self.size)
 
 
 def load_portable(run: Run) -> Portable:

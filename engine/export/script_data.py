@@ -7,7 +7,7 @@ from engine.base.errors import LoupeError
 from engine.data.catalogue import CATALOGUE, title_of
 from engine.export.script_code import LINE_LENGTH, call
 from engine.export.script_subject import Subject
-from engine.networks.preprocessing import Preprocessing, middle_box
+from engine.networks.preprocessing import Preprocessing, middle_box, padded_box
 
 
 def data_parts(subject: Subject) -> dict[str, Any]:
@@ -17,6 +17,7 @@ def data_parts(subject: Subject) -> dict[str, Any]:
         "scaling": _scaling(seen),
         "resize": _resize(subject),
         "cut": _cut(subject),
+        "padded": _padded(subject),
         "grey_to_colour": subject.is_of_images and seen.shape[2] == 1 and len(seen.mean) == 3,
         "augmentation": augmentation,
         "cropped": augmentation.crop < 1,
@@ -124,21 +125,35 @@ def _resize(subject: Subject) -> str:
 
 def _cut(subject: Subject) -> str | None:
     """Return the rows and columns of the middle that is resized; empty for all, None where that is not known."""
-    if not _resize(subject):
+    if not _resize(subject) or subject.preprocessing.fit == "pad":
         return ""
     wanted = subject.preprocessing.image_shape[:2]
-    if subject.stored_size is None:
-        if wanted[0] == wanted[1]:
-            return None
-        raise LoupeError(
-            f"The dataset {subject.recipe.dataset} is not here any more, so how its images are cut is not known. "
-            "Import it again, then write the script again."
-        )
-    height, width = subject.stored_size
+    if subject.stored_size is None and wanted[0] == wanted[1]:
+        return None
+    height, width = _known_size(subject)
     top, left, rows, columns = middle_box(height, width, wanted)
     if (rows, columns) == (height, width):
         return ""
     return f"{_slice(top, rows, height)}, {_slice(left, columns, width)}"
+
+
+def _padded(subject: Subject) -> dict[str, tuple[int, ...]] | None:
+    """Return the size that images are resized to, and the black beside them; None where they fill all of it."""
+    if not _resize(subject) or subject.preprocessing.fit != "pad":
+        return None
+    height, width = subject.preprocessing.image_shape[:2]
+    top, left, rows, columns = padded_box(*_known_size(subject), (height, width))
+    beside = (left, width - columns - left, top, height - rows - top)
+    return {"size": (rows, columns), "beside": beside} if any(beside) else None
+
+
+def _known_size(subject: Subject) -> tuple[int, int]:
+    if subject.stored_size is None:
+        raise LoupeError(
+            f"The dataset {subject.recipe.dataset} is not here any more, so how its images are resized is not known. "
+            "Import it again, then write the script again."
+        )
+    return subject.stored_size
 
 
 def _slice(first: int, count: int, length: int) -> str:

@@ -293,8 +293,9 @@ def _crop_box(original: Original, height: int, width: int) -> tuple[float, float
 
 def _padded_size(original: Original, height: int, width: int) -> tuple[int, int]:
     """Return the width and height of a picture scaled to fit into height and width."""
-    scale = min(width / original.width, height / original.height)
-    return max(1, min(width, round(original.width * scale))), max(1, min(height, round(original.height * scale)))
+    columns = (2 * original.width * height + original.height) // (2 * original.height)
+    rows = (2 * original.height * width + original.width) // (2 * original.width)
+    return max(1, min(width, columns)), max(1, min(height, rows))
 
 
 def _too_large(size: tuple[int, int] | None, most_pixels: int) -> str:

@@ -107,7 +107,15 @@ def _make(listing: Listing, plan: Plan, folder: Path, decoders: "_Decoders") -> 
             for unused in folder.glob(f"{split}-*"):
                 unused.unlink()
     counts = {split: len(labels[split]) for split in labels}
-    finish_dataset(request.name, classes, counts, _source(request, plan), bad_file_count=bad)
+    finish_dataset(
+        request.name,
+        classes,
+        counts,
+        _source(request, plan),
+        bad_file_count=bad,
+        fit=request.fit,
+        imported_from=tuple(str(Path(path).expanduser().resolve()) for path in request.paths),
+    )
 
 
 def _decode_all(

@@ -63,14 +63,16 @@ class Extractor:
     @torch.inference_mode()
     def features(self, images: Tensor) -> Tensor:
         """Return features, float32 (batch, features), of stored images."""
+        inputs = self.preprocess(images.to(self.device))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            return self.backbone(self.preprocess(images.to(self.device))).float()
+            return self.backbone(inputs).float()
 
     @cached_property
     def digest(self) -> str:
         """What the features depend on, apart from the images: weights, preprocessing, precision."""
         size = getattr(self.preprocess, "size", ())
-        digest = hashlib.blake2b(f"{self.precision} {self.device.type} {size}".encode(), digest_size=16)
+        padded = " pad" if getattr(self.preprocess, "fit", "crop") == "pad" else ""
+        digest = hashlib.blake2b(f"{self.precision} {self.device.type} {size}{padded}".encode(), digest_size=16)
         for part in (self.preprocess, self.backbone):
             for name, value in part.state_dict().items():
                 digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())

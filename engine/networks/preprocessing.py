@@ -21,6 +21,7 @@ class Preprocessing:
     shape: height and width of what the model sees, and the channels of images as they are stored; or the number of
     features of a row. mean, std: for each channel that the model sees, on the scale 0..1, or for each feature;
     it sees (value - mean) / std. Where it sees three channels of images that have one, all three are that one.
+    fit: how a picture of another shape is brought to the model's, one of FITS, as it was done with the training images.
     ink: how the training images hold their ink, where they are small, grey, and light strokes on dark.
     """
 
@@ -29,6 +30,7 @@ class Preprocessing:
     std: tuple[float, ...]
     classes: tuple[str, ...]
     ink: InkStyle | None = None
+    fit: str = "crop"  # models saved before it was noted have none
 
     @property
     def is_of_images(self) -> bool:
@@ -86,7 +88,7 @@ def preprocessing_for(
         mean, std = (sum(mean) / len(mean),) * channels, (sum(std) / len(std),) * channels
     shape = (*(size or (height, width)), stored)
     ink = measure_ink_style(dataset.splits["train"].images)
-    return Preprocessing(shape, tuple(mean), tuple(std), dataset.classes, ink)
+    return Preprocessing(shape, tuple(mean), tuple(std), dataset.classes, ink, dataset.fit)
 
 
 def _measured(dataset: Dataset) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -142,8 +144,9 @@ class Standardize(nn.Module):
 class Preprocess(nn.Module):
     """Turn uint8 (batch, height, width, channels) into what the model sees.
 
-    Of images of another shape the middle is cut out in the model's shape, and resized. The result is float32 (batch,
-    channels of the model, height, width) in channels_last memory order.
+    Images of another shape are cropped: the middle is cut out in the model's shape, and resized; or they are padded:
+    resized to fit into the model's shape, and laid in the middle of black. The result is float32 (batch, channels of
+    the model, height, width) in channels_last memory order.
     """
 
     factor: Tensor
@@ -152,6 +155,7 @@ class Preprocess(nn.Module):
     def __init__(self, preprocessing: Preprocessing):
         super().__init__()
         self.size = preprocessing.image_shape[:2]
+        self.fit = preprocessing.fit
         # Folded, so that scaling is one multiplication and one subtraction a pixel.
         std = torch.tensor(preprocessing.std)
         self.register_buffer("factor", (1 / (255 * std)).view(1, -1, 1, 1))
@@ -160,16 +164,45 @@ class Preprocess(nn.Module):
     def resize(self, images: Tensor) -> Tensor:
         """Bring images to the model's size: uint8 or float32, still on the scale 0..255, channels before height."""
         pixels = images.permute(0, 3, 1, 2)  # of channels-last pixels this is channels_last memory order already
-        return pixels if pixels.shape[2:] == self.size else self.resample(middle(pixels, self.size))
-
-    def resample(self, pixels: Tensor) -> Tensor:
-        """Resize images of the model's shape, channels before height; those of its size stay as they are."""
-        return functional.interpolate(
-            pixels.float(), size=self.size, mode="bilinear", antialias=True, align_corners=False
-        )
+        if pixels.shape[2:] == self.size:
+            return pixels
+        return pad(pixels, self.size) if self.fit == "pad" else resample(middle(pixels, self.size), self.size)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.resize(images) * self.factor - self.offset
+
+
+def resample(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize images, (batch, channels, height, width); those of that size stay as they are."""
+    return functional.interpolate(pixels.float(), size=size, mode="bilinear", antialias=True, align_corners=False)
+
+
+def pad(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize images, (batch, channels, height, width), to fit into a size, and lay them in the middle of black.
+
+    By two products of matrices: torch.export can do nothing with a resize to a size that it does not know, and torch's
+    own to a single row or column of pixels is wrong.
+    """
+    height, width = pixels.shape[-2:]
+    top, left, rows, columns = padded_box(height, width, size)
+    down = _resampling(height, rows, top, size[0], pixels.device)
+    across = _resampling(width, columns, left, size[1], pixels.device)
+    return (down @ pixels.float() @ across.T).contiguous(memory_format=torch.channels_last)
+
+
+def _resampling(length: int, resized: int, start: int, size: int, device: torch.device) -> Tensor:
+    """Return how much of each of ``length`` pixels goes into each of ``size``, float32 (size, length).
+
+    They are resized to ``resized`` pixels from ``start`` on, bilinear with antialiasing; the others get nothing.
+    """
+    scale = length / resized
+    place = torch.arange(size, device=device) - start
+    centre = (place + 0.5) * scale
+    distance = (torch.arange(length, device=device) + 0.5 - centre.unsqueeze(1)).abs()
+    reach: Any = torch.sym_max(scale, 1.0)
+    weight = (1 - distance / reach).clamp(min=0)
+    within = ((place >= 0) & (place < resized)).unsqueeze(1)
+    return within * weight / weight.sum(dim=1, keepdim=True).clamp(min=1e-6)
 
 
 def middle(pixels: Tensor, size: tuple[int, int]) -> Tensor:
@@ -184,3 +217,14 @@ def middle_box(height: int, width: int, size: tuple[int, int]) -> tuple[int, int
     rows: Any = torch.sym_max(1, torch.sym_min(height, (2 * width * tall + wide) // (2 * wide)))
     columns: Any = torch.sym_max(1, torch.sym_min(width, (2 * height * wide + tall) // (2 * tall)))
     return (height - rows) // 2, (width - columns) // 2, rows, columns
+
+
+def padded_box(height: int, width: int, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Return where images lie once they are padded, as imported ones are: top, left, rows, columns.
+
+    In an export height and width are symbols.
+    """
+    tall, wide = size
+    rows: Any = torch.sym_max(1, torch.sym_min(tall, (2 * height * wide + width) // (2 * width)))
+    columns: Any = torch.sym_max(1, torch.sym_min(wide, (2 * width * tall + height) // (2 * height)))
+    return (tall - rows) // 2, (wide - columns) // 2, rows, columns

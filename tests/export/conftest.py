@@ -51,7 +51,8 @@ def colour_images(count: int) -> Split:
 
 
 def colour_run(folder: Path) -> Run:
-    save_dataset("colours", HOSTILE, {"train": colour_images(300), "test": colour_images(120)}, "the tests")
+    splits = {"train": colour_images(300), "test": colour_images(120)}
+    save_dataset("colours", HOSTILE, splits, "the tests", fit="pad")
     return executed(Recipe(dataset="colours", model="convnet", epochs=2))
 
 

@@ -8,6 +8,7 @@ import torch
 
 from engine.export.portable import GraphPreprocess, load_portable, metadata_of
 from engine.images.ink_style import InkStyle
+from engine.images.pictures import FITS
 from engine.inference.classifier import load_classifier
 from engine.networks.model_file import load_preprocessing
 from engine.networks.preprocessing import Preprocess, Preprocessing, middle_box
@@ -16,10 +17,11 @@ SIZES = [(1, 1), (1, 50), (50, 1), (2, 3), (8, 8), (9, 8), (16, 16), (45, 57), (
 SHAPES = [(8, 8), (12, 10), (28, 20), (1, 7)]
 
 
+@pytest.mark.parametrize("fit", FITS)
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_images_of_every_size_are_prepared_as_for_the_run(shape: tuple[int, int], channels: int) -> None:
-    preprocessing = Preprocessing((*shape, channels), (0.2, 0.3, 0.4), (0.5, 0.6, 0.7), ("a", "b"))
+def test_images_of_every_size_are_prepared_as_for_the_run(shape: tuple[int, int], channels: int, fit: str) -> None:
+    preprocessing = Preprocessing((*shape, channels), (0.2, 0.3, 0.4), (0.5, 0.6, 0.7), ("a", "b"), fit=fit)
     ours, graph = Preprocess(preprocessing), GraphPreprocess(preprocessing)
     for size in (*SIZES, shape):
         images = torch.randint(0, 256, (2, *size, channels), dtype=torch.uint8)

@@ -8,16 +8,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from exports import EXPORTS, Exported, damaged, left_in
-from picture_files import assert_sentences
+from exports import EXPORTS, Exported, damaged, export_to, left_in
+from picture_files import assert_sentences, encode, import_pictures, write
+from PIL import Image
 from torch.nn import functional
+from trained_runs import train_run
 
 from engine.base.errors import LoupeError
 from engine.data.dataset import delete_dataset
 from engine.export import proof
 from engine.export.proof import Proof, prove
+from engine.inference.batch import Pictures, classify_all
+from engine.inference.classifier import load_classifier
+from engine.networks import preprocessing as preprocessing_module
 from engine.networks.model_file import load_model, save_model
-from engine.networks.preprocessing import Preprocess
 from engine.runs.run import Run
 
 
@@ -83,12 +87,53 @@ def test_a_model_of_other_weights_is_refused(kind: str, copied, export_of) -> No
 
 
 def test_a_model_that_errs_only_on_images_that_it_resizes_is_refused(export_of, at, monkeypatch) -> None:
-    def blurred(preprocess: Preprocess, pixels: torch.Tensor) -> torch.Tensor:
-        return functional.interpolate(pixels.float(), size=preprocess.size, mode="bilinear", align_corners=False)
+    def blurred(pixels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        return functional.interpolate(pixels.float(), size=size, mode="bilinear", align_corners=False)
 
     exported: Exported = export_of("grey", "onnx")
-    monkeypatch.setattr(Preprocess, "resample", blurred)  # the run's own answers become others than the model's
+    monkeypatch.setattr(
+        preprocessing_module, "resample", blurred
+    )  # the run's own answers become others than the model's
     assert re.search(r"by up to [\d.]+ on images of 45 x 57 pixels", refusal(at(exported.run), exported.model))
+
+
+def wide_pictures() -> dict[str, bytes]:
+    """Pictures of 160 x 40 pixels whose class can be told near one end alone, by folders."""
+    random, files = np.random.default_rng(0), {}
+    for label, start in (("left", 0), ("right", 124)):
+        for number in range(40):
+            pixels = random.integers(90, 140, (40, 160, 3)).astype(np.uint8)
+            x = start + int(random.integers(2, 14))
+            pixels[8:32, x : x + 20] = 250
+            files[f"{label}/{number}.png"] = encode(Image.fromarray(pixels))
+    return files
+
+
+@pytest.fixture
+def run_on_wide(tmp_path: Path) -> Run:
+    """A run on wide pictures that were imported from a folder, and padded."""
+    dataset = import_pictures("ends", write(tmp_path / "ends", wide_pictures()), fit="pad", size=32)
+    run, _ = train_run(dataset, model="convnet", epochs=12, learning_rate=0.01, seed=1)
+    return run
+
+
+@pytest.mark.processes
+def test_files_that_were_imported_are_answered_as_in_the_evaluation(run_on_wide: Run, tmp_path: Path) -> None:
+    export_to(run_on_wide, "onnx", tmp_path / "model.onnx")
+    proof = prove(run_on_wide, tmp_path / "model.onnx")
+    assert (proof.images, proof.files, proof.agreeing) == (16, 16, 16)
+    assert "Of the files, 16 of 16 are answered as in the evaluation." in proof.in_words()
+    answers = classify_all(load_classifier(run_on_wide), Pictures([str(tmp_path / "ends")]))
+    assert sum(answer.top[0]["label"] == answer.true for answer in answers) >= 78
+
+
+@pytest.mark.processes
+def test_a_model_that_sees_files_otherwise_than_its_training_did_is_refused(run_on_wide: Run, tmp_path: Path) -> None:
+    model, preprocessing = load_model(run_on_wide.weights)
+    cropping = replace(preprocessing, fit="crop")
+    save_model(run_on_wide.weights, model.state_dict(), run_on_wide.read_recipe(), cropping)
+    with pytest.raises(LoupeError, match=r"of 16 files that were imported, \d+ get another answer than in the eval"):
+        export_to(run_on_wide, "onnx", tmp_path / "model.onnx")
 
 
 def test_a_model_of_other_classes_is_refused(run_of, export_of, copied) -> None:

@@ -1,14 +1,18 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from picture_files import encode
+from PIL import Image
 from sklearn.preprocessing import StandardScaler
 from torch.nn import functional
 
 from engine.base.errors import LoupeError
 from engine.data.dataset import Dataset, Split, open_dataset, save_dataset
 from engine.images.ink_style import measure_ink_style
+from engine.images.pictures import FITS, fit_picture
 from engine.networks.inference import as_tensor
 from engine.networks.preprocessing import (
     FIXED,
@@ -118,6 +122,27 @@ def test_of_another_shape_the_middle_is_seen(height, width, cut):
     part = images[(slice(None), *cut)].permute(0, 3, 1, 2).float()
     expected = functional.interpolate(part, (height, width), mode="bilinear", antialias=True, align_corners=False)
     torch.testing.assert_close(seen, expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("fit", FITS)
+@pytest.mark.parametrize("size", [(40, 160), (160, 40), (90, 91), (50, 71), (48, 48)])
+def test_a_picture_is_fitted_as_its_import_does_it(size, fit):
+    rows, columns = np.mgrid[0 : 1 : size[0] * 1j, 0 : 1 : size[1] * 1j]
+    picture = np.stack([50 + 200 * rows, 50 + 200 * columns, np.full(size, 130)], axis=2).astype(np.uint8)
+    for height, width in ((64, 64), (32, 48), (8, 30)):
+        imported, _ = fit_picture(encode(Image.fromarray(picture)), height, width, 3, fit)
+        preprocess = Preprocess(replace(preprocessing_of(height, width, 3), fit=fit))
+        seen = preprocess.resize(torch.from_numpy(picture[np.newaxis]))[0].permute(1, 2, 0).numpy()
+        assert np.array_equal(seen.max(axis=2) == 0, imported.max(axis=2) == 0), "other parts of it are black"
+        np.testing.assert_allclose(seen, imported, rtol=0, atol=6)
+
+
+@pytest.mark.parametrize("size", [(1, 300), (300, 1), (1, 1)])
+def test_the_thinnest_picture_is_padded_too(size):
+    levels = np.linspace(0, 250, max(size)).round().astype(np.uint8).reshape(1, *size, 1)
+    seen = Preprocess(replace(preprocessing_of(16, 16, 1), fit="pad")).resize(torch.from_numpy(levels))[0, 0]
+    imported, _ = fit_picture(encode(Image.fromarray(levels[0, ..., 0])), 16, 16, 1, "pad")
+    np.testing.assert_allclose(seen.numpy(), imported[..., 0], rtol=0, atol=1)
 
 
 def test_grey_images_are_seen_by_a_model_of_colours():

@@ -28,6 +28,10 @@ MAX_UPLOAD_MB = 400
 TEST_IMAGES = 12
 # Of pads: thinner and thicker strokes are as good, but look unlike a pen's.
 STROKE = 0.06
+FIT_SENTENCES = {
+    "crop": "The middle of each picture is cut out in the shape of the training images and resized.",
+    "pad": "Each picture is resized as a whole and padded with black, as the training images were.",
+}
 MOST_DRAWS = 1_000_000
 
 
@@ -60,10 +64,10 @@ def choose_pictures(run: Run, preprocessing: "Preprocessing", start: Callable[..
         case "Test images":
             return _take_test_images(run)
         case _:
-            return _take_files(run, start)
+            return _take_files(run, preprocessing, start)
 
 
-def _take_files(run: Run, start: Callable[..., None]) -> list[Given]:
+def _take_files(run: Run, preprocessing: "Preprocessing", start: Callable[..., None]) -> list[Given]:
     # Another key lets go of files that were handed over, which Streamlit keeps in memory.
     key = f"pictures-{st.session_state.get('pictures handed over', 0)}"
     files = st.file_uploader(
@@ -75,10 +79,7 @@ def _take_files(run: Run, start: Callable[..., None]) -> list[Given]:
     )
     paste_into(key, key="paste")
     if not files:
-        st.caption(
-            "The middle of each picture is cut out in the shape of the training images and resized. "
-            "A picture is recognised best when it looks like those."
-        )
+        st.caption(f"{FIT_SENTENCES[preprocessing.fit]} A picture is recognised best when it looks like those.")
         link("explore", "See what the training images look like", dataset=recipe_of(run).dataset)
         return []
     if len(files) > AT_ONCE or any(file.name.lower().endswith(".zip") for file in files):
