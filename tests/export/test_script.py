@@ -26,6 +26,7 @@ from engine.data.splits import train_validation_indices, validation_split
 from engine.evaluation.predictions import load_predictions
 from engine.export.script import script_of
 from engine.networks.augment import augment
+from engine.networks.inference import as_tensor
 from engine.networks.models import build_model, head_path
 from engine.recipes.augmentation import parse_augmentation
 from engine.recipes.backbones import BACKBONES
@@ -425,10 +426,23 @@ def test_grey_images_are_shown_to_a_network_for_colours_as_three_channels(digits
     assert_in_the_projects_style(text)
     names = begun(text)
     training = Training(chosen, digits, CPU)
-    images = torch.from_numpy(digits.splits["test"].images[:20])
+    images = as_tensor(digits.splits["test"].images[:20])
     seen = names["preprocess"](images.permute(0, 3, 1, 2))
     assert seen.shape == (20, 3, 32, 32)
     torch.testing.assert_close(seen, training.preprocess(images), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("size", "begins"), [(20, "images = functional.pad("), (0, "return images / 255")])
+def test_what_was_imported_padded_is_padded(size, begins, colours):
+    save_dataset("colours", colours.classes, colours.splits, "the same, padded", fit="pad")
+    dataset = open_dataset("colours")
+    chosen = recipe(model="convnet", size=size)
+    text = written(chosen)
+    assert_in_the_projects_style(text)
+    images = as_tensor(dataset.splits["test"].images[:20])
+    seen = begun(text)["preprocess"](images.permute(0, 3, 1, 2))
+    torch.testing.assert_close(seen, Training(chosen, dataset, CPU).preprocess(images), rtol=1e-5, atol=1e-5)
+    assert begins in text
 
 
 def test_a_validation_split_of_the_datasets_own_is_used(tmp_path):
