@@ -19,6 +19,7 @@ from engine.base.machine import cores
 from engine.evaluation.predictions import top
 from engine.images.pictures import SUFFIXES, Picture, data_url, open_picture, read_file
 from engine.images.sources import find, open_source, require_allowed
+from engine.importing.layout import normalized
 from engine.inference.classifier import Classifier
 
 ZIP_START = b"PK"
@@ -28,10 +29,14 @@ MOST_AT_ONCE = 8
 
 
 class Item(NamedTuple):
-    """A picture that is to be classified: what it is called, and what reads its file, or raises LoupeError."""
+    """A picture that is to be classified: what it is called, and what reads its file, or raises LoupeError.
+
+    below: its name below the folder or zip that was given; empty where the file itself was.
+    """
 
     name: str
     read: Callable[[], bytes]
+    below: str = ""
 
 
 class Prepared(NamedTuple):
@@ -105,9 +110,9 @@ class Pictures:
             for file in sorted(source.files()):
                 name = f"{named.rstrip('/')}/{file.name}"
                 if file.problem:
-                    yield Item(name, partial(_refuse, file.problem))
+                    yield Item(name, partial(_refuse, file.problem), file.name)
                 elif file.name.rpartition(".")[2].lower() in SUFFIXES:
-                    yield Item(name, partial(source.read, file.place))
+                    yield Item(name, partial(source.read, file.place), file.name)
                 else:
                     self.passed_over += 1
                     continue
@@ -166,10 +171,10 @@ def classify_all(
     prepare = partial(_prepare, classifier, normalize)
     classifier.preprocessing.require_images()
     at_once = min(cores(), MOST_AT_ONCE)
-    opened: Queue[tuple[str, Future[Prepared]] | BaseException | None] = Queue(at_once + 1)
+    opened: Queue[tuple[Item, Future[Prepared]] | BaseException | None] = Queue(at_once + 1)
     over = Event()
 
-    def put(entry: tuple[str, Future[Prepared]] | BaseException | None) -> None:
+    def put(entry: tuple[Item, Future[Prepared]] | BaseException | None) -> None:
         while not over.is_set():
             with suppress(Full):
                 opened.put(entry, timeout=0.2)
@@ -178,7 +183,7 @@ def classify_all(
     def feed() -> None:
         try:
             for item in items:
-                put((item.name, _open(item, prepare, pool)))
+                put((item, _open(item, prepare, pool)))
                 if over.is_set():
                     return
             put(None)
@@ -216,41 +221,48 @@ def _normalized(classifier: Classifier, picture: Picture, normalize: bool) -> Pr
     return Prepared(picture, *(classifier.normalize(picture.pixels) if normalize else (picture.pixels, "")))
 
 
-def _answer(classifier: Classifier, name: str, opened: Future[Prepared]) -> Answer:
+def _answer(classifier: Classifier, item: Item, opened: Future[Prepared]) -> Answer:
+    true = true_class(item.name, classifier.classes, item.below)
     try:
-        return _classify(classifier, name, opened.result())
+        return _classify(classifier, item.name, opened.result(), true)
     except LoupeError as error:
-        return Answer(name, error=str(error))
+        return Answer(item.name, error=str(error))
 
 
 def answer(classifier: Classifier, name: str, picture: Picture, normalize: bool = True) -> Answer:
     """Classify one picture that was opened; normalize: read ink as the training images have it, if they are of ink."""
-    return _classify(classifier, name, _normalized(classifier, picture, normalize))
+    prepared = _normalized(classifier, picture, normalize)
+    return _classify(classifier, name, prepared, true_class(name, classifier.classes))
 
 
-def _classify(classifier: Classifier, name: str, prepared: Prepared) -> Answer:
+def _classify(classifier: Classifier, name: str, prepared: Prepared, true: str | None) -> Answer:
     picture, given, note = prepared
     probabilities, seen = classifier.classify(given)
     return Answer(
         file=name,
         top=tuple(top(probabilities, classifier.classes)),
         notes=tuple(filter(None, (picture.note, note))),
-        true=true_class(name, classifier.classes),
+        true=true,
         size=picture.original[:2],
         pixels=picture.pixels,
         seen=seen,
     )
 
 
-def true_class(name: str, classes: Sequence[str]) -> str | None:
-    """Return the class that a file's folder is called after, or that its name begins with; None where there is none.
+def true_class(name: str, classes: Sequence[str], below: str = "") -> str | None:
+    """Return the class that one of a file's folders is called after, or that its name begins with; None where none is.
 
-    ``cat/1.png`` and ``cat_1.png`` are cats, ``1.png`` is a 1, but ``10.png`` is not. Case counts only where it has to.
+    ``cat/1.png``, ``cat/indoors/1.png`` and ``cat_1.png`` are cats, ``1.png`` is a 1, but ``10.png`` is not. below: the
+    end of its name that is below the folder or zip that was given. There the outermost folder counts, as in an import;
+    then the nearest of those above. Case counts only where it has to.
     """
-    *folders, file = name.replace("\\", "/").split("/")
-    folder, stem = "".join(folders[-1:]), file.rpartition(".")[0] or file
-    said = [each for each in classes if each.casefold() == folder.casefold()]
-    written = folder if said else stem
+    *folders, file = normalized(name.replace("\\", "/")).split("/")
+    within = normalized(below.replace("\\", "/")).split("/")[:-1]
+    outside = folders[: len(folders) - len(within)]
+    known = {each.casefold() for each in classes}
+    stem = file.rpartition(".")[0] or file
+    written = next((folder for folder in (*within, *reversed(outside)) if folder.casefold() in known), stem)
+    said = [each for each in classes if each.casefold() == written.casefold()]
     said = said or [each for each in classes if _begins(stem.casefold(), each.casefold())]
     # The longest of several; of a and A the one that is written so.
     return max(said, key=lambda each: (len(each), written.startswith(each)), default=None)

@@ -176,14 +176,14 @@ def delete_classification(name: str) -> None:
 
 def _items(request: Request) -> Iterator["Item"]:
     """Yield the pictures of a request under the names that people gave them."""
-    from engine.inference.batch import Item, Pictures
+    from engine.inference.batch import Pictures
 
     for path, named in request.paths:
         start = path.rstrip("/")
         for item in Pictures([path]):
             # What a glob matched has a name of its own.
             own = named.rstrip("/") + item.name[len(start) :] if item.name.startswith(start) else item.name
-            yield Item(escape_undecodable(own), item.read)
+            yield item._replace(name=escape_undecodable(own))
 
 
 def _classify(folder: Path, request: Request) -> Generator[dict[str, Any], None, None]:

@@ -9,7 +9,20 @@ from threading import Event
 
 import numpy as np
 import pytest
-from picture_files import SIZE, assert_sentences, change_entry, encode, noise, pack, png, png_of_size, pngs, write
+from picture_files import (
+    SIZE,
+    assert_sentences,
+    change_entry,
+    encode,
+    noise,
+    pack,
+    png,
+    png_of_size,
+    pngs,
+    put,
+    understand,
+    write,
+)
 from PIL import Image
 from processes import wait_until
 from trained_runs import train_run
@@ -474,7 +487,7 @@ def test_ten_thousand_files_in_a_zip_are_listed_in_order(pictures: Path) -> None
     [
         ("cat/1.png", "cat"),
         ("photos/Cat/1.png", "cat"),
-        ("cat/deep/1.png", None),
+        ("cat/deep/1.png", "cat"),
         ("cat_1.png", "cat"),
         ("CAT-1.PNG", "cat"),
         ("cat 1.png", "cat"),
@@ -496,6 +509,37 @@ def test_ten_thousand_files_in_a_zip_are_listed_in_order(pictures: Path) -> None
 )
 def test_the_class_is_that_of_the_folder_or_of_the_beginning_of_the_name(name: str, expected: str | None) -> None:
     assert true_class(name, ("cat", "dog", "sea", "sea lion", "Füchse", "c++")) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "below", "expected"),
+    [
+        ("pets", "cat/indoors/1.png", "cat"),
+        ("pets", "train/cat/indoors/dog_1.png", "cat"),
+        ("pets.zip", "photos/cat/dog/1.png", "cat"),  # as an import understands it
+        ("dog/pets", "cat/1.png", "cat"),
+        ("dog/pets", "indoors/1.png", "dog"),
+        ("dog", "1.png", "dog"),
+        ("pets/dog", "cat_1.png", "dog"),
+        ("pets", "fu\u0308chse/1.png", "Füchse"),
+        ("pets", "indoors/cat_1.png", "cat"),
+        ("cat/indoors/dog_1.png", "", "cat"),
+        ("cat/dog/1.png", "", "dog"),
+    ],
+)
+def test_below_what_was_given_the_outermost_folder_counts_and_above_it_the_nearest(
+    given: str, below: str, expected: str
+) -> None:
+    assert true_class(f"{given}/{below}" if below else given, ("cat", "dog", "Füchse"), below) == expected
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_the_truth_is_what_an_import_takes_for_it(kind: str, classifier: Classifier, tmp_path: Path) -> None:
+    names = [f"{colour}/{other}/{number}.png" for colour in COLOURS for other in COLOURS for number in range(2)]
+    place = put(kind, tmp_path, pngs(names))
+    _, taken = understand(place, test_share=0)
+    answers = answers_for(classifier, place)
+    assert {answer.file: answer.true for answer in answers} == {f"{place}/{n}": c for n, (_, c) in taken.items()}
 
 
 @pytest.mark.parametrize(
