@@ -32,6 +32,13 @@ def add_commands(add_command: AddCommand) -> None:
     importing.add_argument("--size", metavar="N", type=int, help="side in pixels that every image is brought to")
     importing.add_argument("--fit", choices=FITS, default="crop", help="cut out the middle, or pad with black")
     importing.add_argument(
+        "--range",
+        metavar=("LOW", "HIGH"),
+        nargs=2,
+        type=float,
+        help="values that become black and white where files have more than 8 bits (default: found from all of them)",
+    )
+    importing.add_argument(
         "--test-share",
         metavar="S",
         type=float,
@@ -82,7 +89,7 @@ def _counts_in_words(images: dict[str, int]) -> str:
 
 def import_pictures(args: argparse.Namespace) -> Outcome:
     """Make a dataset of a folder, a zip or a CSV manifest of pictures."""
-    request = Request(args.name, args.path, args.test, args.size, args.fit, args.test_share, args.seed)
+    request = Request(args.name, args.path, args.test, args.size, args.fit, args.test_share, args.seed, args.range)
     if args.dry_run:
         check_request(request)
         plan = run_to_end(plan_import(request), lambda progress: None)

@@ -42,7 +42,7 @@ class Dataset:
     saved when there was one only, it is ``fingerprint``. kind: ``images``, or ``table`` for rows of numbers.
     bad_file_count: files that the import had to leave out. fit: how a picture of another shape is brought to that of
     the images, ``crop`` or ``pad``, as the import did it. imported_from: paths of the folders, zips and manifests that
-    it was imported from.
+    it was imported from. levels: the values that became black and white where files had more than 8 bits.
     """
 
     name: str
@@ -56,6 +56,7 @@ class Dataset:
     bad_file_count: int = 0
     fit: str = "crop"
     imported_from: tuple[str, ...] = ()
+    levels: tuple[float, float] | None = None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -128,6 +129,7 @@ def finish_dataset(
     bad_file_count: int = 0,
     fit: str = "crop",
     imported_from: tuple[str, ...] = (),
+    levels: tuple[float, float] | None = None,
 ) -> None:
     """Describe the arrays of an unfinished dataset, and put it into the place of one of the same name.
 
@@ -154,6 +156,7 @@ def finish_dataset(
         "bad_file_count": bad_file_count,
         "fit": fit,
         "imported_from": list(imported_from),
+        "levels": levels,
     }
     (unfinished / "dataset.json").write_text(json.dumps(description, indent=1, ensure_ascii=False))
     shutil.rmtree(folder, ignore_errors=True)
@@ -220,6 +223,7 @@ def _open(description: Path, changed: int) -> Dataset:
             # Imported when it was not noted, a dataset tells it in words.
             fit=facts.get("fit") or ("pad" if "padded with black" in facts["source"] else "crop"),
             imported_from=tuple(facts.get("imported_from", ())),
+            levels=tuple(levels) if (levels := facts.get("levels")) else None,
         )
     except Exception as error:  # NumPy raises whatever the damage leads to
         if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:

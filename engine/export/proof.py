@@ -19,6 +19,7 @@ from engine.runs.run import Run
 
 if TYPE_CHECKING:
     from engine.inference.classifier import Classifier
+    from engine.networks.preprocessing import Preprocessing
 
 IMAGES = 100
 LIMIT = 1e-4
@@ -129,7 +130,7 @@ def _samples(run: Run, classifier: "Classifier") -> tuple[np.ndarray, str, dict[
             chosen = np.sort(np.random.default_rng(0).permutation(len(stored))[:IMAGES])
             item = "image" if classifier.preprocessing.is_of_images else "row"
             words = f"{split}{'ing' if split == 'train' else ''} {item}s of {dataset.name}"
-            return np.array(stored[chosen]), words, _files_of(dataset, split, chosen, shape[-1])
+            return np.array(stored[chosen]), words, _files_of(dataset, split, chosen, classifier.preprocessing)
     random = np.random.default_rng(0)
     if not classifier.preprocessing.is_of_images:
         return random.normal(size=(IMAGES, *shape)).astype(np.float32), "generated rows (the dataset is not here)", {}
@@ -137,13 +138,15 @@ def _samples(run: Run, classifier: "Classifier") -> tuple[np.ndarray, str, dict[
     return noise, "generated images (the dataset is not here)", {}
 
 
-def _files_of(dataset: Dataset, split: str, rows: np.ndarray, channels: int) -> dict[int, np.ndarray]:
+def _files_of(dataset: Dataset, split: str, rows: np.ndarray, preprocessing: "Preprocessing") -> dict[int, np.ndarray]:
     """Open the files that some of the chosen images were imported from, as predict.py does; by their place in rows."""
+    if not preprocessing.is_of_images:
+        return {}
     places = {int(row): place for place, row in enumerate(rows[:FILES])}
     found = {}
     for row, content in read_originals(dataset, split, places).items():
         with suppress(LoupeError):  # changed since, to what is no picture
-            found[places[row]] = open_picture(content, channels).pixels
+            found[places[row]] = open_picture(content, preprocessing.image_shape[2], preprocessing.levels).pixels
     return found
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from engine.base.errors import LoupeError, reason_of
+from engine.images.levels import Counts, count_values
 from engine.images.pixels import FORMATS, as_pixels, plain
 
 # 100 million pixels take 400 MB in Pillow: what each process of an import can spare.
@@ -80,7 +81,7 @@ _large = threading.Lock()
 Image.core.set_block_size(1 << 26)
 
 
-def open_picture(source: Path | bytes, channels: int) -> Picture:
+def open_picture(source: Path | bytes, channels: int, levels: tuple[float, float] | None = None) -> Picture:
     """Open a picture as ``as_pixels`` does: upright, on white, of an animation the first frame, which the note says.
 
     One of more than 16 million pixels comes smaller. Raises LoupeError with the reason when it cannot be had.
@@ -90,17 +91,19 @@ def open_picture(source: Path | bytes, channels: int) -> Picture:
         with _opened(_in_memory(content), MAX_PIXELS_OF_ONE) as image:
             is_large = image.width * image.height > PIXELS_OF_SEVERAL
         with _large if is_large else nullcontext():
-            return _decoded(content, channels)
+            return _decoded(content, channels, levels)
 
 
-def _decoded(content: bytes, channels: int) -> Picture:
+def _decoded(content: bytes, channels: int, levels: tuple[float, float] | None) -> Picture:
     with _opened(_in_memory(content), MAX_PIXELS_OF_ONE) as image:
         frames = image.format in ANIMATED and getattr(image, "is_animated", False)
         original = _original(image)
-        return Picture(as_pixels(image, channels), original, "An animation: its first frame." if frames else "")
+        return Picture(as_pixels(image, channels, levels), original, "An animation: its first frame." if frames else "")
 
 
-def fit_picture(content: bytes, height: int, width: int, channels: int, fit: str) -> tuple[np.ndarray, Original]:
+def fit_picture(
+    content: bytes, height: int, width: int, channels: int, fit: str, levels: tuple[float, float] | None = None
+) -> tuple[np.ndarray, Original]:
     """Open a picture at a size of one's own: uint8 (height, width, channels), and what it was.
 
     fit: one of FITS; the picture is scaled by its shorter side to be cropped, by its longer side to be padded.
@@ -118,7 +121,7 @@ def fit_picture(content: bytes, height: int, width: int, channels: int, fit: str
             drafted = image.draft("L" if channels == 1 else None, enough)
             if drafted:  # its size is rounded up: the whole picture ends within its last pixels
                 shrunk = drafted[1][2] / width_as_stored
-        fitted = _upright(image, channels)
+        fitted = _upright(image, channels, levels)
         if size != fitted.size or box != (0, 0, *fitted.size):
             # Rounding may lead out of the picture by a hair, which Pillow refuses.
             left, top = max(0.0, box[0] * shrunk), max(0.0, box[1] * shrunk)
@@ -151,13 +154,19 @@ def look_at(file: BinaryIO) -> Original:
         return _original(image)
 
 
+def values_of(content: bytes) -> Counts:
+    """Count the values of a picture of more than 8 bits; of another there are none."""
+    with without_warnings(), _telling_reasons(), _opened(_in_memory(content)) as image:
+        return count_values(image)
+
+
 def has_colour(content: bytes) -> bool:
     """Tell whether a picture is more than grey, whatever it is stored as. Looked at small, and with some tolerance."""
     with without_warnings(), _telling_reasons(), _opened(_in_memory(content)) as image:
         if image.mode in ("1", "L", "LA", "F", "I") or image.mode.startswith("I;16"):
             return False
         image.draft(None, (64, 64))
-        small = _upright(image, 3)
+        small = _upright(image, 3, None)
         small.thumbnail((64, 64))
         pixels = np.asarray(small).astype(np.int16)
     spread = pixels.max(axis=2) - pixels.min(axis=2)
@@ -276,11 +285,11 @@ def _original(image: Image.Image) -> Original:
     return Original(width, height, image.mode)
 
 
-def _upright(image: Image.Image, channels: int) -> Image.Image:
+def _upright(image: Image.Image, channels: int, levels: tuple[float, float] | None) -> Image.Image:
     """Decode a picture to upright grey or RGB."""
     image.load()
     ImageOps.exif_transpose(image, in_place=True)
-    return plain(image, channels)
+    return plain(image, channels, levels)
 
 
 def _crop_box(original: Original, height: int, width: int) -> tuple[float, float, float, float]:

@@ -6,10 +6,12 @@ import re
 import shutil
 import sqlite3
 import statistics
+from collections import Counter
 from collections.abc import Generator, Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,8 +19,10 @@ from engine.base.errors import LoupeError
 from engine.base.text import format_bytes, format_duration, pluralize, printable
 from engine.data.catalogue import CATALOGUE
 from engine.data.dataset import prepared_root
-from engine.images.pictures import FITS, has_colour, look_at
+from engine.images.levels import levels_of
+from engine.images.pictures import FITS
 from engine.images.sources import Folder, Source, UnsafeSourceError, find, open_source
+from engine.importing.decoding import Sight, look_into
 from engine.importing.layout import (
     MANIFEST_SUFFIXES,
     NEEDED,
@@ -37,7 +41,7 @@ SIDES = (32, 64, 96, 128, 160, 224)
 LOWEST_SIDE, HIGHEST_SIDE = 8, 2048
 # Of larger sets so many files, drawn at random, are looked at to find size and channels.
 LOOKED_AT = 1000
-LOOKED_AT_FOR_COLOUR = 100
+LOOKED_AT_CLOSELY = 100
 DEFAULT_TEST_SHARE = 0.2
 
 
@@ -48,6 +52,7 @@ class Request:
     name: what the dataset will be called. test: another folder or zip, of the test images.
     size: side of the square that every image is brought to, None to keep or suggest one. fit: one of FITS.
     test_share: share of each class held back for testing, None for a fifth where the source has no splits.
+    levels: the values that become black and white where files have more than 8 bits, None to find them.
     """
 
     name: str
@@ -57,6 +62,7 @@ class Request:
     fit: str = "crop"
     test_share: float | None = None
     seed: int = 0
+    levels: tuple[float, float] | None = None
 
     @property
     def paths(self) -> list[str]:
@@ -70,7 +76,8 @@ class Plan:
     layout: in words. classes: names in their order. counts: for each split, images by class, files that turn out bad
     among them. problems: files known to be bad already. looked_at: files that size and channels were found from.
     smallest, largest: width and height of originals among those. unreadable: reasons of those that cannot be read.
-    bytes_needed, bytes_free: on the disk of the prepared data. notes: what a person should know.
+    bytes_needed, bytes_free: on the disk of the prepared data. notes: what a person should know. levels: the values
+    that become black and white in files of more than 8 bits; None where there are no such files.
     """
 
     layout: str
@@ -88,6 +95,7 @@ class Plan:
     bytes_free: int
     notes: tuple[str, ...]
     unreadable: tuple[str, ...] = ()
+    levels: tuple[float, float] | None = None
 
     @property
     def images(self) -> dict[str, int]:
@@ -109,6 +117,13 @@ class Plan:
             f"This takes {format_bytes(self.bytes_needed)} of the {format_bytes(self.bytes_free)} that are free on the "
             "disk.",
         ]
+        if self.levels:
+            low, high = self.levels
+            found = "" if self.looked_at >= sum(self.images.values()) else " as far as they were looked at"
+            sentences.append(
+                f"Those of more than 8 bits are brought to 8 by one scale for all: the value {low:g} becomes black, "
+                f"{high:g} white{found}."
+            )
         if self.unreadable:
             sentences.append(
                 f"{len(self.unreadable):,} of the {self.looked_at:,} that were looked at cannot be read. "
@@ -175,6 +190,9 @@ def check_settings(request: Request) -> None:
         raise LoupeError(f"The test share is {request.test_share:g}, but must be between 0 and 0.9.")
     if request.test is not None and request.test_share:
         raise LoupeError("There are test images of their own, and a test share too. Name one of the two.")
+    if request.levels is not None and not request.levels[0] < request.levels[1]:
+        low, high = request.levels
+        raise LoupeError(f"The range is {low:g} to {high:g}, but must go from a lower value to a higher one.")
     if request.seed < 0:
         raise LoupeError(f"The seed is {request.seed}, but must be 0 or a larger whole number.")
     for path in request.paths:
@@ -367,21 +385,73 @@ def _with_size(
 ) -> Generator[Progress, None, Plan]:
     """Look at some images, settle the size and the channels by them, and finish the plan."""
     request = listing.request
-    originals, channels, reasons = yield from _look(listing)
-    if not originals:
+    seen, reasons = yield from _look(listing)
+    if not seen.sizes:
         raise LoupeError(
             f"None of the {len(reasons):,} files that were looked at in {printable(request.path)} is an image that "
             f"can be read (the first: {reasons[0].partition('. ')[0]}). Check that they are pictures."
         )
-    widths, heights = zip(*originals, strict=True)
-    size = width, height = originals[0]
-    agree = len(set(originals)) == 1
+    size, channels = _size(request, seen.sizes), 3 if seen.has_colour else 1
+    room = _room(sum(map(sum, counts.values())), size["height"], size["width"], channels)
+    return Plan(
+        layout=layout,
+        classes=classes,
+        counts=counts,
+        problems=problems,
+        looked_at=seen.sizes.total() + len(reasons),
+        notes=tuple(notes),
+        unreadable=tuple(reasons),
+        channels=channels,
+        levels=_levels(request, seen),
+        **size,
+        **room,
+    )
+
+
+def revise(plan: Plan, request: Request, seen: Sight) -> Plan:
+    """Plan again what may be otherwise than by the files that were looked at first, by what was seen of all.
+
+    Raises LoupeError when the disk has no room for it.
+    """
+    if not seen.sizes:
+        return plan
+    size = _size(request, seen.sizes) if is_kept(plan, request) else {}
+    plan = replace(plan, **size, channels=3 if seen.has_colour else plan.channels, levels=_levels(request, seen))
+    return replace(plan, **_room(sum(plan.images.values()), plan.height, plan.width, plan.channels))
+
+
+def is_kept(plan: Plan, request: Request) -> bool:
+    """Tell whether images are to keep the size that all that were looked at have."""
+    return request.size is None and not plan.is_resized
+
+
+def _size(request: Request, sizes: Counter[tuple[int, int]]) -> dict[str, Any]:
+    """Settle the size of the images by how many pictures there are of each width and height."""
+    widths, heights = zip(*sizes, strict=True)
+    size = width, height = next(iter(sizes))
+    agree = len(sizes) == 1
     if request.size is not None:
-        size = width, height = request.size, request.size
+        width, height = request.size, request.size
     elif not agree or max(size) > KEPT_SIDE:
-        typical = statistics.median(min(each) for each in originals)
+        typical = statistics.median(min(each) for each in sizes.elements())
         width = height = max((side for side in SIDES if side <= typical), default=SIDES[0])
-    count = sum(map(sum, counts.values()))
+    return {
+        "smallest": (min(widths), min(heights)),
+        "largest": (max(widths), max(heights)),
+        "height": height,
+        "width": width,
+        "is_resized": not agree or (width, height) != size,
+    }
+
+
+def _levels(request: Request, seen: Sight) -> tuple[float, float] | None:
+    if request.levels and seen.values:
+        return request.levels[0], request.levels[1]
+    return levels_of(seen.values)
+
+
+def _room(count: int, height: int, width: int, channels: int) -> dict[str, Any]:
+    """Return the bytes that images need, and those that are free; raises LoupeError where these are fewer."""
     bytes_needed = count * (height * width * channels + 200)  # with its label, file name and size
     bytes_free = _bytes_free()
     if bytes_needed > bytes_free:
@@ -390,51 +460,30 @@ def _with_size(
             f"{format_bytes(bytes_needed)}, and {format_bytes(bytes_free)} are free. Free some space, or import them "
             "smaller."
         )
-    return Plan(
-        layout=layout,
-        classes=classes,
-        counts=counts,
-        problems=problems,
-        looked_at=len(originals) + len(reasons),
-        smallest=(min(widths), min(heights)),
-        largest=(max(widths), max(heights)),
-        height=height,
-        width=width,
-        channels=channels,
-        is_resized=not agree or (width, height) != originals[0],
-        bytes_needed=bytes_needed,
-        bytes_free=bytes_free,
-        notes=tuple(notes),
-        unreadable=tuple(reasons),
-    )
+    return {"bytes_needed": bytes_needed, "bytes_free": bytes_free}
 
 
-def _look(listing: Listing) -> Generator[Progress, None, tuple[list[tuple[int, int]], int, list[str]]]:
-    """Look at images drawn at random: returns their widths and heights, channels, and reasons of those that are bad."""
+def _look(listing: Listing) -> Generator[Progress, None, tuple[Sight, list[str]]]:
+    """Look at images drawn at random: returns what was seen of them, and the reasons of those that are bad.
+
+    Of some of them all pixels are looked at, for colour and for values of more than 8 bits.
+    """
     (count,) = listing.database.execute("SELECT count(*) FROM images").fetchone()
     random = np.random.default_rng(0)
     drawn = np.sort(random.choice(count, min(LOOKED_AT, count), replace=False)) + 1
-    for_colour = set(random.permutation(drawn)[:LOOKED_AT_FOR_COLOUR].tolist())
-    originals: list[tuple[int, int]] = []
-    reasons: list[str] = []
-    channels = 1
+    closely = set(random.permutation(drawn)[:LOOKED_AT_CLOSELY].tolist())
+    seen, reasons = Sight(), []
     for done, row in enumerate(drawn.tolist()):
         if done % 50 == 0:
             yield Progress("Looking at images", done, len(drawn))
         number, place = listing.database.execute("SELECT source, place FROM images WHERE rowid = ?", (row,)).fetchone()
-        source = listing.sources[number]
         try:
-            with source.start(place) as file:
-                original = look_at(file)
-            if channels == 1 and row in for_colour and has_colour(source.read(place)):
-                channels = 3
+            look_into(listing.sources[number], place, seen, for_colour=row in closely, for_values=row in closely)
         except UnsafeSourceError:
             raise
         except LoupeError as error:
             reasons.append(str(error))
-        else:
-            originals.append((original.width, original.height))
-    return originals, channels, reasons
+    return seen, reasons
 
 
 def _bytes_free() -> int:

@@ -12,7 +12,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
-from itertools import chain, pairwise
+from itertools import chain, islice, pairwise
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -27,12 +27,15 @@ from engine.data.catalogue import CATALOGUE
 from engine.data.dataset import begin_dataset, finish_dataset, prepared_root
 from engine.data.source_files import BAD_FILES, SourceFilesWriter
 from engine.images.pictures import Original
-from engine.importing.decoding import Chunk, decode, prepare_process
-from engine.importing.plan import Listing, Plan, Progress, Request, check_request, make_plan
+from engine.importing.decoding import Chunk, Glance, Sight, decode, look, prepare_process
+from engine.importing.layout import suffix
+from engine.importing.plan import Listing, Plan, Progress, Request, check_request, is_kept, make_plan, revise
 
 # What a process decodes at a time: so many images, or fewer where they are large, as files or as pixels.
 CHUNK_IMAGES = 256
 CHUNK_BYTES = 8_000_000
+# Suffixes of formats that have 8 bits a pixel and no more.
+OF_8_BITS = frozenset({"jpg", "jpeg", "gif", "webp", "bmp", "ico", "tga"})
 CRASHED = "The process that decoded it was killed: the file may be damaged, or memory short. Save the picture anew."
 
 
@@ -71,6 +74,7 @@ def import_dataset(request: Request) -> Generator[Progress, None, Plan]:
         decoders = _Decoders()  # they start while files are listed
         try:
             plan = yield from make_plan(listing)
+            plan = revise(plan, request, (yield from _look_at_all(listing, plan, decoders)))
             with writing_folder(prepared_root()):
                 folder = begin_dataset(request.name)
                 yield from _make(listing, plan, folder, decoders)
@@ -78,6 +82,26 @@ def import_dataset(request: Request) -> Generator[Progress, None, Plan]:
         finally:
             decoders.close()
             shutil.rmtree(prepared_root() / f".{request.name}.unfinished", ignore_errors=True)
+
+
+def _look_at_all(listing: Listing, plan: Plan, decoders: "_Decoders") -> Generator[Progress, None, Sight]:
+    """Look at every picture that what was seen of some may not hold for: sizes, colour, values of more than 8 bits."""
+    seen, done = Sight(), 0
+    for_sizes, for_colour = is_kept(plan, listing.request), plan.channels == 1
+    paths = tuple(str(source.path) for source in listing.sources)
+    listed = listing.database.execute("SELECT source, place, name FROM images ORDER BY rowid")
+    rows = (row for row in listed if for_sizes or for_colour or suffix(row[2]) not in OF_8_BITS)
+
+    def glances() -> Iterator[Glance]:
+        while some := list(islice(rows, CHUNK_IMAGES)):
+            sources, places, _ = zip(*some, strict=True)
+            yield Glance(paths, sources, places, for_colour and not seen.has_colour, for_values=True)
+
+    for glance, found in decoders.look(glances()):
+        seen.add(found)
+        done += len(glance.places)
+        yield Progress("Looking at images", done, sum(plan.images.values()))
+    return seen
 
 
 def _lock_file(name: str) -> Path:
@@ -114,6 +138,7 @@ def _make(listing: Listing, plan: Plan, folder: Path, decoders: "_Decoders") -> 
         _source(request, plan),
         bad_file_count=bad,
         fit=request.fit,
+        levels=plan.levels,
         imported_from=tuple(str(Path(path).expanduser().resolve()) for path in request.paths),
     )
 
@@ -182,7 +207,8 @@ def _source(request: Request, plan: Plan) -> str:
     how = {"crop": "shorter side resized, middle cut out", "pad": "longer side resized, padded with black"}[request.fit]
     kept = f"{how}" if plan.is_resized else "kept at their size"
     paths = join_words(printable(Path(path).expanduser().resolve().name) for path in request.paths)
-    return "; ".join([f"imported from {paths}", plan.layout, kept, *plan.notes])
+    scaled = ["values from {:g} to {:g} brought to 8 bits".format(*plan.levels)] if plan.levels else []
+    return "; ".join([f"imported from {paths}", plan.layout, kept, *scaled, *plan.notes])
 
 
 def _reserve(path: Path, shape: tuple[int, ...]) -> int:
@@ -209,14 +235,14 @@ def _chunks(listing: Listing, plan: Plan, writer: _SplitWriter) -> Iterator[_Row
     image_bytes = plan.height * plan.width * plan.channels
     most = max(1, min(CHUNK_IMAGES, CHUNK_BYTES // image_bytes))
     paths = tuple(str(source.path) for source in listing.sources)
-    fit = listing.request.fit
+    fit, levels = listing.request.fit, plan.levels
     first = file_bytes = 0
     waiting: list[tuple] = []
 
     def chunk() -> _Rows:
         sources, classes, names, places, sizes = zip(*waiting, strict=True)
         file, offset = str(writer.images), writer.start + first * image_bytes
-        work = Chunk(paths, sources, places, file, offset, plan.height, plan.width, plan.channels, fit)
+        work = Chunk(paths, sources, places, file, offset, plan.height, plan.width, plan.channels, fit, levels)
         return _Rows(writer.split, work, classes, names, sizes, first)
 
     query = "SELECT source, class, name, place, bytes FROM images WHERE split = ? ORDER BY rowid"
@@ -255,6 +281,34 @@ class _Decoders:
                 self._restart(cores())
             else:
                 yield under_way.popleft()[0], results
+
+    def look(self, glances: Iterator[Glance]) -> Iterator[tuple[Glance, Sight]]:
+        """Look at pictures, some ahead of those that are waited for; yields what was seen of them, in their order."""
+        under_way: deque[tuple[Glance, Future]] = deque()
+        waiting = next(glances, None)
+        while waiting or under_way:
+            try:
+                while waiting and len(under_way) <= 2 * cores():
+                    under_way.append((waiting, self._pool.submit(look, waiting)))
+                    waiting = next(glances, None)
+                seen = under_way[0][1].result()
+            except BrokenProcessPool:  # by one of those under way
+                while under_way:
+                    glance, _ = under_way.popleft()
+                    yield glance, self._look_alone(glance)
+                self._restart(cores())
+            else:
+                yield under_way.popleft()[0], seen
+
+    def _look_alone(self, glance: Glance) -> Sight:
+        seen = Sight()
+        self._restart(1)
+        for source, place in zip(glance.sources, glance.places, strict=True):
+            try:
+                seen.add(self._pool.submit(look, replace(glance, sources=(source,), places=(place,))).result())
+            except BrokenProcessPool:  # decoding it tells
+                self._restart(1)
+        return seen
 
     def _decode_alone(self, chunk: Chunk) -> list[Original | str]:
         results: list[Original | str] = []

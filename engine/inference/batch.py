@@ -214,7 +214,9 @@ def _open(item: Item, prepare: Callable[[bytes], Prepared], pool: ThreadPoolExec
 
 
 def _prepare(classifier: Classifier, normalize: bool, content: bytes) -> Prepared:
-    return _normalized(classifier, open_picture(content, classifier.preprocessing.image_shape[2]), normalize)
+    preprocessing = classifier.preprocessing
+    picture = open_picture(content, preprocessing.image_shape[2], preprocessing.levels)
+    return _normalized(classifier, picture, normalize)
 
 
 def _normalized(classifier: Classifier, picture: Picture, normalize: bool) -> Prepared:

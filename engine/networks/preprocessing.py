@@ -22,6 +22,7 @@ class Preprocessing:
     features of a row. mean, std: for each channel that the model sees, on the scale 0..1, or for each feature;
     it sees (value - mean) / std. Where it sees three channels of images that have one, all three are that one.
     fit: how a picture of another shape is brought to the model's, one of FITS, as it was done with the training images.
+    levels: so too the values that become black and white in pictures of more than 8 bits.
     ink: how the training images hold their ink, where they are small, grey, and light strokes on dark.
     """
 
@@ -31,6 +32,7 @@ class Preprocessing:
     classes: tuple[str, ...]
     ink: InkStyle | None = None
     fit: str = "crop"  # models saved before it was noted have none
+    levels: tuple[float, float] | None = None
 
     @property
     def is_of_images(self) -> bool:
@@ -88,7 +90,7 @@ def preprocessing_for(
         mean, std = (sum(mean) / len(mean),) * channels, (sum(std) / len(std),) * channels
     shape = (*(size or (height, width)), stored)
     ink = measure_ink_style(dataset.splits["train"].images)
-    return Preprocessing(shape, tuple(mean), tuple(std), dataset.classes, ink, dataset.fit)
+    return Preprocessing(shape, tuple(mean), tuple(std), dataset.classes, ink, dataset.fit, dataset.levels)
 
 
 def _measured(dataset: Dataset) -> tuple[tuple[float, ...], tuple[float, ...]]:

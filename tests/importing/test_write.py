@@ -30,6 +30,7 @@ from picture_files import (
     pngs,
     refusal,
     result_of,
+    understand,
     write,
 )
 from PIL import Image, ImageOps
@@ -40,7 +41,7 @@ from engine.base.paths import PROJECT_ROOT, child_environment
 from engine.commands.main import main
 from engine.data.dataset import Dataset, _open, is_prepared, open_dataset, prepared_names, prepared_root
 from engine.data.source_files import read_bad_files
-from engine.images.pictures import MAX_FILE_BYTES
+from engine.images.pictures import MAX_FILE_BYTES, open_picture
 from engine.importing.plan import Request, plan_import
 from engine.importing.write import import_dataset
 
@@ -589,3 +590,68 @@ def test_a_dry_run_tells_what_was_understood_and_writes_nothing(tmp_path, capsys
     assert lines[1:3] == ["train  8 images: cats 4, dogs 4", "test   2 images: cats 1, dogs 1"]
     assert lines[-1] == "nothing was written"
     assert not prepared_root().exists()
+
+
+# What is decided for all images, by all of them
+
+
+def deep(kind: str, mean: float, seed: int) -> bytes:
+    values = np.random.default_rng(seed).normal(mean, 12, (9, 11)).round()
+    match kind:
+        case "png":
+            return encode(Image.fromarray(values.astype(np.uint16)))
+        case "signed":
+            return encode(Image.fromarray(values.astype(np.int32)), "TIFF")
+        case _:
+            return encode(Image.fromarray(values.astype(np.float32)), "TIFF")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "means"), [("png", (300, 440)), ("signed", (-100, -700)), ("float", (225, 245))])
+def test_pictures_of_more_than_8_bits_have_one_scale(kind: str, means: tuple[int, int], tmp_path: Path) -> None:
+    files = {f"{mean}/{seed}.{kind}.tif": deep(kind, mean, seed) for mean in means for seed in range(12)}
+    files = {name.replace(".png.tif", ".png"): content for name, content in files.items()}
+    dataset = import_pictures("rays", write(tmp_path / "rays", files), test_share=0)
+    stored = dict(zip(files_of(dataset, "train"), dataset.splits["train"].images, strict=True))
+    levels = {mean: np.mean([stored[name] for name in files if name.startswith(f"{mean}/")]) for mean in means}
+    assert 5 < levels[min(means)] < levels[max(means)] < 250
+    assert levels[max(means)] - levels[min(means)] > 40
+    # As predict sees the very files.
+    for name, content in files.items():
+        assert np.array_equal(open_picture(content, 1, dataset.levels).pixels, stored[name])
+    low, high = dataset.levels
+    assert f"values from {low:g} to {high:g} brought to 8 bits" in dataset.source
+
+
+def test_the_range_that_is_asked_for_is_taken(tmp_path: Path) -> None:
+    files = {f"{mean}/{seed}.png": deep("png", mean, seed) for mean in (300, 440) for seed in range(3)}
+    dataset = import_pictures("rays", write(tmp_path / "rays", files), levels=(0, 4095), test_share=0)
+    assert dataset.levels == (0, 4095)
+    assert dataset.splits["train"].images[:3].mean() == pytest.approx(300 / 4095 * 255, abs=0.5)
+
+
+def test_of_pictures_of_8_bits_there_are_no_levels(tmp_path: Path) -> None:
+    assert import_pictures("pets", write(tmp_path / "pets", pngs(["a/1.png", "b/1.png"]))).levels is None
+
+
+@pytest.mark.parametrize(
+    ("odd", "shape"),
+    [(png(1, channels=3), (6, 5, 3)), (png(1, 40, 50, 1), (32, 32, 1)), (deep("png", 300, 1), (32, 32, 1))],
+    ids=["colour", "size", "deep"],
+)
+def test_one_picture_that_was_not_looked_at_for_the_plan_counts_too(
+    odd: bytes, shape: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.importing.plan.LOOKED_AT", 2)
+    files = pngs([f"{label}/{number}.png" for label in "ab" for number in range(20)], channels=1)
+    place = write(tmp_path / "pets", files)
+    for number in range(20):  # one at a time, until it is none of the two that are looked at
+        name = f"a/{number}.png"
+        write(place, files | {name: odd})
+        plan, _ = understand(place, test_share=0)
+        if (plan.height, plan.width, plan.channels) == (6, 5, 1):
+            break
+        write(place, {name: files[name]})
+    dataset = import_pictures("pets", place, test_share=0)
+    assert dataset.image_shape == shape
+    assert (dataset.levels is not None) == (odd == deep("png", 300, 1))

@@ -19,6 +19,7 @@ from ui.wording import show_problem
 if TYPE_CHECKING:
     from engine.inference.classifier import Classifier
     from engine.inference.saliency import Saliency
+    from engine.networks.preprocessing import Preprocessing
 
 
 def classify_one(run: Run, given: Given, normalize: bool) -> tuple[dict[str, Any], ClassifiedPicture | None]:
@@ -37,7 +38,7 @@ def _ask(
 
     classifier = load_classifier(_run)
     try:
-        found = answer(classifier, name, _opened(_given, classifier.preprocessing.image_shape[2]), normalize)
+        found = answer(classifier, name, _opened(_given, classifier.preprocessing), normalize)
     except LoupeError as error:
         return Answer(name, error=str(error)).as_row(), None
     pixels: Any = found.pixels
@@ -48,9 +49,9 @@ def _ask(
     return row, ClassifiedPicture(list(found.top), list(found.notes), found.size, np.asarray(original), seen)
 
 
-def _opened(given: Given, channels: int) -> Picture:
+def _opened(given: Given, preprocessing: "Preprocessing") -> Picture:
     if given.pixels is None:
-        return open_picture(given.content or b"", channels)
+        return open_picture(given.content or b"", preprocessing.image_shape[2], preprocessing.levels)
     height, width = given.pixels.shape[:2]
     return Picture(np.array(given.pixels), Original(width, height, ""), "")
 
