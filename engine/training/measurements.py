@@ -35,10 +35,15 @@ def read_measurements() -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def keep_measurement(key: str, found: dict[str, Any]) -> None:
-    """Write down what was measured; raises OSError where the folder cannot be written."""
+def keep_measurement(key: str, found: dict[str, Any], instead_of: Any = None) -> None:
+    """Write down what was measured, unless another has in the meantime: equal runs that start together stay equal.
+
+    instead_of: what was kept when measuring began. Raises OSError where the folder cannot be written.
+    """
     with _locked():
-        _write(read_measurements() | {key: found})
+        kept = read_measurements()
+        if kept.get(key) == instead_of:
+            _write(kept | {key: found})
 
 
 def measurements_here() -> list[str]:

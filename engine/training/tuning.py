@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -62,7 +63,7 @@ def resolve(recipe: Recipe, dataset: Dataset) -> Recipe:
             if not is_out_of_memory(error):
                 raise
             return _with_settings(recipe, ways[0])  # whoever trains with it says so
-        remembered.write(way)
+        way = remembered.keep(way)
     return _with_settings(recipe, way)
 
 
@@ -170,14 +171,18 @@ class _Remembered:
             f"{recipe.precision}, {recipe.threads} threads, {recipe.convolutions}"
         )
 
+        self.kept: Any = read_measurements().get(self.key)
+
     def way(self) -> _Settings | None:
         """Return the way found before; None where there is none."""
         try:
-            found = read_measurements()[self.key]
-            return _Settings(found["threads"], found["precision"], found["convolutions"])
+            return _Settings(self.kept["threads"], self.kept["precision"], self.kept["convolutions"])
         except (KeyError, TypeError):
             return None
 
-    def write(self, way: _Settings) -> None:
+    def keep(self, way: _Settings) -> _Settings:
+        """Write a way down, and return the one that is kept: another's, where that was found meanwhile."""
         with suppress(OSError):  # of a folder that cannot be written to: it is tried again the next time
-            keep_measurement(self.key, vars(way))
+            keep_measurement(self.key, vars(way), instead_of=self.kept)
+            self.kept = read_measurements().get(self.key)
+        return self.way() or way

@@ -264,3 +264,10 @@ def test_a_device_that_was_found_stays() -> None:
 def test_a_gpu_that_is_not_there_is_refused() -> None:
     with pytest.raises(LoupeError, match="device is 'cuda', but no GPU"):
         choose_device(Recipe(device="cuda"))
+
+
+def test_of_two_trainings_that_measure_at_once_both_take_what_is_kept_first(colours: Dataset, remembered: Path) -> None:
+    one, other = tuning._Remembered(NARROW, colours), tuning._Remembered(NARROW, colours)
+    first, second = (tuning._Settings(1, "float32", convolutions) for convolutions in ("native", "onednn"))
+    assert (one.keep(first), other.keep(second)) == (first, first)
+    assert resolve(NARROW, colours).convolutions == "native"
