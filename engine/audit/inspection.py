@@ -40,7 +40,7 @@ __all__ = [
     "load_inspection",
 ]
 
-FORMAT = 1
+FORMAT = 2  # in the first, blank images were not told of where many are blank
 SPLITS = ("train", "val", "test")
 BLOCK_BYTES = 2 << 20
 

@@ -13,7 +13,7 @@ LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 LEAST_CONTRAST = 2.0
 
 MAX_ODD = 500
-# What so many have in common is not odd.
+# What so many have in common is not odd, but for being blank: that is never what anybody means.
 COMMON_SHARE = 0.2
 BLANK_RANGE = 8
 BLANK_FACTOR = 1e6  # beyond whatever other limit
@@ -69,17 +69,18 @@ def find_outliers(features: Features, widths: np.ndarray, heights: np.ndarray) -
     """List the odd images, the worst first: position and reason, with its figures.
 
     widths, heights: of the originals in pixels, 0 where they are not known. Worst is what is beyond its limit by the
-    largest factor, and blank ones are before all.
+    largest factor, and blank ones are before all. They are listed even where all images are blank.
     """
     blank = features.range <= BLANK_RANGE
     kinds = [
-        _blank(features, blank),
         _dark(features, ~blank),
         _bright(features, ~blank),
         _blurred(features, ~blank),
         _odd_shapes(widths, heights),
     ]
-    found: dict[int, list[tuple[float, str]]] = {}
+    found: dict[int, list[tuple[float, str]]] = {
+        position: [(times_beyond, reason)] for position, times_beyond, reason in _blank(features, blank)
+    }
     for kind in kinds:
         findings = list(kind)
         if len(findings) <= COMMON_SHARE * len(blank):

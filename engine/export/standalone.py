@@ -10,7 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from engine.base.text import format_probability
-from engine.images import ink, pixels
+from engine.images import ink, jpeg, pixels
 from engine.networks.preprocessing import Preprocessing
 
 
@@ -20,7 +20,7 @@ def predict_program(model: str, preprocessing: Preprocessing) -> str:
     of_images, of_ink = preprocessing.is_of_images, preprocessing.ink is not None
     sources = [Path(module.__file__).read_text(encoding="utf-8") for module in _modules(of_images, of_ink)]
     runtime = "onnxruntime" if onnx else "torch"
-    own = ["argparse", "json", "sys", "warnings", "numpy as np", runtime, *(["contextlib"] if of_images else [])]
+    own = ["argparse", "json", "sys", "warnings", "numpy as np", runtime, *(["contextlib", "io"] if of_images else [])]
     imported = [*(f"import {module}" for module in own), "from pathlib import Path", *sources]
     return (
         templates()
@@ -42,7 +42,7 @@ def predict_program(model: str, preprocessing: Preprocessing) -> str:
 
 def _modules(of_images: bool, of_ink: bool):
     # Their very text: so it cannot come to differ from what Loupe does.
-    return ([pixels] if of_images else []) + ([ink] if of_ink else [])
+    return ([jpeg, pixels] if of_images else []) + ([ink] if of_ink else [])
 
 
 @cache

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from engine.base.errors import LoupeError, reason_of
+from engine.images.jpeg import with_end
 from engine.images.levels import Counts, count_values
-from engine.images.pixels import FORMATS, as_pixels, plain
+from engine.images.pixels import FORMATS, as_pixels, orientation, plain, turned
 
 # 100 million pixels take 400 MB in Pillow: what each process of an import can spare.
 MAX_PIXELS = 100_000_000
@@ -57,6 +58,7 @@ FITS = ("crop", "pad")
 # A JPEG is decoded at an eighth, a quarter or half of its size where that leaves this many times what is needed.
 DRAFT = 2
 TURNED = (5, 6, 7, 8)  # EXIF orientations in which a picture lies on its side
+ORIENTED = {"exif", "Raw profile type exif", "XML:com.adobe.xmp"}  # where Pillow keeps what a PNG says of it
 
 
 class Original(NamedTuple):
@@ -95,7 +97,7 @@ def open_picture(source: Path | bytes, channels: int, levels: tuple[float, float
 
 
 def _decoded(content: bytes, channels: int, levels: tuple[float, float] | None) -> Picture:
-    with _opened(_in_memory(content), MAX_PIXELS_OF_ONE) as image:
+    with _opened_whole(content, MAX_PIXELS_OF_ONE) as image:
         frames = image.format in ANIMATED and getattr(image, "is_animated", False)
         original = _original(image)
         return Picture(as_pixels(image, channels, levels), original, "An animation: its first frame." if frames else "")
@@ -109,7 +111,7 @@ def fit_picture(
     fit: one of FITS; the picture is scaled by its shorter side to be cropped, by its longer side to be padded.
     As ``open_picture`` otherwise, but warnings of Pillow are the caller's.
     """
-    with _telling_reasons(), _opened(_in_memory(content)) as image:
+    with _telling_reasons(), _opened_whole(content) as image:
         original = _original(image)
         box = _crop_box(original, height, width) if fit == "crop" else (0, 0, original.width, original.height)
         size = (width, height) if fit == "crop" else _padded_size(original, height, width)
@@ -149,7 +151,9 @@ def data_url(image: np.ndarray, most: int | None = None) -> str:
 def look_at(file: BinaryIO) -> Original:
     """Read what a picture is from its first bytes, without decoding it."""
     with without_warnings(), _telling_reasons(), _opened(file) as image:
-        if image.format == "PNG" and "exif" not in image.info:  # it would be decoded to look for EXIF at its end
+        if (
+            image.format == "PNG" and not ORIENTED & image.info.keys()
+        ):  # it would be decoded to look for EXIF at its end
             return Original(*image.size, image.mode)
         return _original(image)
 
@@ -162,7 +166,7 @@ def values_of(content: bytes) -> Counts:
 
 def has_colour(content: bytes) -> bool:
     """Tell whether a picture is more than grey, whatever it is stored as. Looked at small, and with some tolerance."""
-    with without_warnings(), _telling_reasons(), _opened(_in_memory(content)) as image:
+    with without_warnings(), _telling_reasons(), _opened_whole(content) as image:
         if image.mode in ("1", "L", "LA", "F", "I") or image.mode.startswith("I;16"):
             return False
         image.draft(None, (64, 64))
@@ -277,10 +281,22 @@ def _opened(file: BinaryIO, most_pixels: int = MAX_PIXELS) -> Iterator[Image.Ima
         yield image
 
 
+@contextmanager
+def _opened_whole(content: bytes, most_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
+    """Open a picture that is to be decoded: as ``_opened`` does, and a JPEG without its end marker as one with it."""
+    with _opened(_in_memory(content), most_pixels) as image:
+        whole = with_end(content)  # once it is known not to be too large
+        if whole is content:
+            yield image
+            return
+    with _opened(_in_memory(whole), most_pixels) as image:
+        yield image
+
+
 def _original(image: Image.Image) -> Original:
     width, height = image.size
     # Pillow gives the size of a TIFF upright.
-    if image.format != "TIFF" and image.getexif().get(0x0112) in TURNED:
+    if image.format != "TIFF" and orientation(image) in TURNED:
         width, height = height, width
     return Original(width, height, image.mode)
 
@@ -288,8 +304,7 @@ def _original(image: Image.Image) -> Original:
 def _upright(image: Image.Image, channels: int, levels: tuple[float, float] | None) -> Image.Image:
     """Decode a picture to upright grey or RGB."""
     image.load()
-    ImageOps.exif_transpose(image, in_place=True)
-    return plain(image, channels, levels)
+    return turned(plain(image, channels, levels), orientation(image))
 
 
 def _crop_box(original: Original, height: int, width: int) -> tuple[float, float, float, float]:

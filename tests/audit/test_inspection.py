@@ -343,16 +343,25 @@ def test_ordinary_images_are_not_odd_nor_are_sets_that_are_dark_or_bright_throug
 
 
 def test_what_many_images_have_in_common_is_not_odd(make_set, ordinary):
-    ordinary[:8] = np.arange(8)[:, np.newaxis, np.newaxis, np.newaxis]
-    assert len(result(make_set(train=ordinary)).odd) == 8
-    ordinary[8] = 8
-    assert result(make_set(train=ordinary)).odd == ()
+    for count, found in ((8, 8), (9, 0)):
+        sizes = np.full((2, 40), [[400], [300]])
+        sizes[:, :count] = [[800], [100]]
+        assert len(result(make_set(train=ordinary), {"train": tuple(sizes)}).odd) == found
 
 
-def test_a_set_of_nothing_but_equal_images_has_no_odd_ones(make_set):
+@pytest.mark.parametrize("blank", [9, 40])
+def test_blank_images_are_told_of_however_many_they_are(make_set, ordinary, blank):
+    ordinary[:blank] = np.arange(blank)[:, np.newaxis, np.newaxis, np.newaxis]
+    found = reasons(result(make_set(train=ordinary)))
+    assert sorted(found) == list(range(blank))
+    assert found[7] == "blank: every pixel is the same, around level 7 of 255"
+
+
+def test_in_a_set_of_nothing_but_equal_images_all_are_blank(make_set):
     found = result(make_set(train=np.zeros((20, 9, 9, 1), np.uint8)))
     assert len(found.exact) == 19
-    assert (found.near, found.odd) == ((), ())
+    assert found.near == ()
+    assert len(found.odd) == 20
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (2, 9, 3), (7, 200, 1)])
@@ -459,7 +468,7 @@ def test_a_result_is_of_the_images_whatever_their_labels(checked):
 
 
 DAMAGE: dict[str, Callable[[dict], object]] = {
-    "another format": lambda document: document.update(format=2),
+    "another format": lambda document: document.update(format=1),
     "no near pairs": lambda document: document.pop("near"),
     "an image that is not there": lambda document: document["exact"].append([0, 43]),
     "an image before the first": lambda document: document["near"].append([-1, 0, 3]),

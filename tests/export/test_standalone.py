@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 from exports import HOSTILE, Exported, assert_in_the_projects_style
+from odd_pictures import EXIF_WITH_ORIENTATION, EXIF_WITHOUT_ORIENTATION, bitmap, encode, jpeg_with_exif, transparent
 from PIL import Image
 from screen import open_page, show
 
 from engine.base.text import format_probability
 from engine.commands.main import main
 from engine.export.standalone import merged_imports, predict_program, without_imports
-from engine.images import ink, pixels
+from engine.images import ink, jpeg, pixels
 from engine.images.pictures import open_picture
 from engine.inference.batch import answer
 from engine.inference.classifier import load_classifier
@@ -87,7 +88,22 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     }
     for name, (image, options) in saved.items():
         image.save(folder / name, **options)
-    return [str(folder / name) for name in saved]
+    turned = Image.fromarray(light(60, 90))
+    progressive = encode(turned, "JPEG", progressive=True)
+    written = {
+        "damaged EXIF.jpg": jpeg_with_exif(turned, EXIF_WITH_ORIENTATION["a resolution in words"]),
+        "EXIF without a header.jpg": jpeg_with_exif(turned, EXIF_WITHOUT_ORIENTATION["no header"]),
+        "EXIF without a header.png": encode(turned, "PNG", exif=EXIF_WITHOUT_ORIENTATION["no header"]),
+        "damaged EXIF.webp": encode(turned, "WEBP", exif=EXIF_WITH_ORIENTATION["cut short"]),
+        "without its end.jpg": encode(turned, "JPEG")[:-2],
+        "without its end, then zeros.jpg": progressive[:-2] + bytes(512),
+        "unused alpha.bmp": bitmap(light(40, 30), 0),
+        "unused alpha.png": transparent(light(40, 30), "PNG"),
+        "unused alpha.tga": transparent(light(40, 30), "TGA"),
+    }
+    for name, content in written.items():
+        (folder / name).write_bytes(content)
+    return [str(folder / name) for name in (*saved, *written)]
 
 
 @dataclass(frozen=True)
@@ -165,12 +181,13 @@ def test_the_page_gives_the_same_answers(files: list[str], export_of, copied, mo
     # AppTest leaves the app in its place.
     monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
     exported, run = export_of("grey", "onnx"), copied("grey")
-    few = [path for path in files if Path(path).stem in ("turned", "deep", "transparent", "dot", "stroke")]
+    chosen = ("turned", "deep", "transparent", "dot", "stroke", "damaged EXIF")
+    few = [path for path in files if Path(path).stem in chosen]
     app = open_page("classify", run=run.id)
     app.file_uploader[0].set_value([(Path(path).name, Path(path).read_bytes(), "image/png") for path in few])
     table = show(app).dataframe[0].value
     answers = {Path(row["file"]).name: row for row in predict(exported, "--json", *few).document}
-    assert len(few) == 6 and sorted(table.file) == sorted(answers)
+    assert len(few) == 8 and sorted(table.file) == sorted(answers)
     for file, label, confidence in zip(table.file, table.label, table.confidence, strict=True):
         assert label == answers[file]["label"]
         assert confidence == pytest.approx(answers[file]["confidence"], abs=1e-4)
@@ -185,11 +202,13 @@ def test_a_line_for_each_says_the_label_and_how_sure_it_is(files: list[str], exp
 
 
 def test_a_bad_file_is_told_of_and_the_others_are_classified(files: list[str], export_of, tmp_path: Path) -> None:
-    for name, content in {"cut.png": Path(files[0]).read_bytes()[:90], "text.png": b"text", "empty.jpg": b""}.items():
+    photograph = encode(Image.fromarray(light(60, 90)), "JPEG")
+    cut = {"cut.png": Path(files[0]).read_bytes()[:90], "cut.jpg": photograph[: len(photograph) * 2 // 3]}
+    for name, content in {**cut, "text.png": b"text", "empty.jpg": b""}.items():
         (tmp_path / name).write_bytes(content)
     script = tmp_path / "script.eps"
     script.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
-    bad = ["cut.png", "text.png", "empty.jpg", "none.png", ".", "script.eps"]
+    bad = ["cut.png", "cut.jpg", "text.png", "empty.jpg", "none.png", ".", "script.eps"]
     exported = export_of("colour", "onnx")
     ended = predict(exported, "--json", *bad, files[0], cwd=tmp_path)
     assert (ended.code, ended.stderr) == (1, "")
@@ -255,7 +274,7 @@ def test_the_program_is_in_the_projects_style_and_needs_only_what_it_says(
 def test_it_holds_the_very_text_that_loupe_runs(run_of) -> None:
     preprocessing = load_preprocessing(run_of("grey").weights)
     program = predict_program("model.onnx", preprocessing)
-    for module in (pixels, ink):
+    for module in (jpeg, pixels, ink):
         assert without_imports(Path(module.__file__).read_text(encoding="utf-8")) in program
     defined = [node.name for node in ast.parse(program).body if isinstance(node, ast.FunctionDef)]
     assert len(defined) == len(set(defined))

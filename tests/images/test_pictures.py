@@ -543,17 +543,18 @@ GREY = smooth(100, 100)[..., :1]
         (encode(Image.fromarray(GREY[..., 0]).convert("P"), "GIF"), False),
         (encode(Image.fromarray(GREY[..., 0].astype(np.uint16) * 200), "PNG"), False),
         (encode(Image.new("1", (5, 5)), "PNG"), False),
-        (encode(Image.new("RGBA", (5, 5), (200, 0, 0, 0)), "PNG"), False),
+        (encode(Image.new("RGBA", (5, 5)), "PNG"), False),
         (encode(Image.fromarray(smooth(100, 100)), "PNG"), True),
         (encode(Image.fromarray(smooth(100, 100)), "JPEG", quality=50), True),
         (encode(Image.fromarray(with_a_spot(GREY)), "PNG"), True),
         (encode(Image.fromarray((GREY * (1.0, 0.9, 0.7)).astype(np.uint8)), "JPEG"), True),
         (encode(Image.new("P", (5, 5)), "PNG"), False),
         (encode(Image.new("RGBA", (5, 5), (200, 0, 0, 200)), "PNG"), True),
+        (encode(Image.new("RGBA", (5, 5), (200, 0, 0, 0)), "PNG"), True),
     ],
     ids=[
         *("grey", "grey as RGB", "grey as JPEG", "grey as CMYK", "grey palette", "16 bits", "1 bit", "transparent"),
-        *("colour", "colour as JPEG", "a spot", "sepia", "black palette", "half transparent"),
+        *("colour", "colour as JPEG", "a spot", "sepia", "black palette", "half transparent", "unused alpha"),
     ],
 )
 def test_colour_is_told_from_grey_however_it_is_stored(content, expected):

@@ -157,8 +157,8 @@ def show_odd(dataset: Dataset) -> None:
         )
         return
     st.markdown(
-        f"**{pluralize(len(odd), 'odd image')}** of {count:,}, the worst first. Odd is beside the other images of this "
-        "dataset: look whether they belong in it."
+        f"**{pluralize(len(odd), 'odd image')}** of {count:,}, the worst first. Blank ones are always listed; anything "
+        "else is odd beside the other images of this dataset. Look whether they belong in it."
     )
     first = _page(len(odd), "odd-page")
     shown = odd[first : first + PAGE]
