@@ -47,7 +47,7 @@ def encode(image: Image.Image, format: str, **options) -> bytes:
 
 def jpeg_with_exif(image: Image.Image, exif: bytes) -> bytes:
     """Write a JPEG with EXIF as it is, which Pillow would mend."""
-    plain = encode(image, "JPEG", quality=95)
+    plain = encode(image, "JPEG", quality=95, subsampling=0)
     block = b"Exif\0\0" + exif
     return plain[:2] + b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block + plain[2:]
 

@@ -116,6 +116,16 @@ def test_what_is_cut_between_two_scans_is_left_alone(kind):
             assert with_end(cut) is cut
 
 
+def test_of_several_pictures_in_a_file_the_first_is_judged():
+    content = encode(PICTURE, "MPO", save_all=True, append_images=[PICTURE.rotate(180)])
+    second = content.index(b"\xff\xd8\xff", 3)
+    for cut in (content[:-2], content[: second + 900]):
+        assert with_end(cut) is cut  # the first has its end, and no more is needed
+    assert with_end(content[: second - 2]) == content[:second]
+    cut = content[: second - 3]
+    assert with_end(cut) is cut
+
+
 def test_zeros_at_the_end_of_a_white_page_are_its_data():
     content = KINDS["a white page"]
     assert content.endswith(bytes(4) + END)

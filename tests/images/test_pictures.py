@@ -199,6 +199,23 @@ def test_a_picture_that_is_cut_short_is_refused(format):
     assert message.endswith("Get a whole copy of the file.")
 
 
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_without_its_end_marker_is_opened_as_the_whole_one_and_a_cut_one_is_refused(progressive):
+    content = encode(Image.fromarray(smooth(300, 400)), "JPEG", progressive=progressive)
+    np.testing.assert_array_equal(pixels_of(content[:-2], 3), pixels_of(content, 3))
+    for size in (32, 300):  # decoded at an eighth of its size, and whole
+        pixels, original = fit_picture(content[:-2], size, size, 3, "crop")
+        whole = fit_picture(content, size, size, 3, "crop")
+        np.testing.assert_array_equal(pixels, whole[0])
+        assert original == whole[1]
+    assert has_colour(content[:-2])
+    for cut in (content[:-3], content[: len(content) * 9 // 10], content[: len(content) // 2]):
+        assert refusal(cut).startswith("The picture is damaged or cut short (")
+        for open_cut in (has_colour, lambda content: fit_picture(content, 32, 32, 3, "crop")):
+            with pytest.raises(LoupeError, match="damaged or cut short"):
+                open_cut(cut)
+
+
 @pytest.mark.parametrize("format", ["PNG", "JPEG"])
 def test_wherever_it_is_cut_or_scratched_it_is_opened_or_refused(format):
     content = encode(Image.fromarray(noise(12, 12)), format)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from filelock import FileLock
 from full_disk import files_limited_to
+from odd_pictures import EXIF_WITH_ORIENTATION, EXIF_WITHOUT_ORIENTATION, bitmap, jpeg_with_exif, transparent
 from picture_files import (
     CRC,
     SIZE,
@@ -247,6 +248,20 @@ KINDS_OF_PICTURES: dict[str, tuple[bytes, np.ndarray, int]] = {
     "palette.png": (palette_with_a_hole(), ON_WHITE, 1),
     "plain.bmp": (encode(UPRIGHT, "BMP"), BLOCKS, 0),
     "turned.jpg": (turned(), BLOCKS, 6),
+    "turned, with odd EXIF.jpg": (
+        jpeg_with_exif(UPRIGHT.transpose(Image.Transpose.ROTATE_90), EXIF_WITH_ORIENTATION["a resolution in words"]),
+        BLOCKS,
+        6,
+    ),
+    "unread EXIF.png": (encode(UPRIGHT, exif=EXIF_WITHOUT_ORIENTATION["no header"]), BLOCKS, 0),
+    "without its end.jpg": (encode(UPRIGHT, "JPEG", quality=95, subsampling=0)[:-2], BLOCKS, 6),
+    "without its end, progressive.jpg": (
+        encode(UPRIGHT, "JPEG", quality=95, subsampling=0, progressive=True)[:-2],
+        BLOCKS,
+        6,
+    ),
+    "unused alpha.bmp": (bitmap(BLOCKS, 0), BLOCKS, 0),
+    "unused alpha.png": (transparent(BLOCKS, "PNG"), BLOCKS, 0),
 }
 
 
