@@ -24,6 +24,7 @@ from engine.importing.import_job import (
     place_for_upload,
     start_import,
 )
+from engine.importing.layout import LAYOUTS
 from engine.importing.plan import (
     DEFAULT_TEST_SHARE,
     HIGHEST_SIDE,
@@ -40,6 +41,7 @@ from ui.wording import plain, show_problem
 
 NEW = "-"  # not the name of any dataset
 MAX_UPLOAD_MB = 4000
+LAYOUT_WORDS = {"splits": "Splits, with a folder for each class in them", "classes": "Classes"}
 FIT_WORDS = {"crop": "Cut out the middle", "pad": "Keep all, pad with black"}
 
 
@@ -138,7 +140,16 @@ def _settings(name: str, path: str, test: str | None) -> Request:
         help=f"Held back of each class for testing. Empty: {DEFAULT_TEST_SHARE:g}, or nothing of a source with splits.",
     )
     seed = columns[3].number_input("Seed", 0, 2**31 - 1, key="import-seed", help="Decides which images are held back.")
-    return Request(name, path, test, size, fit, share, int(seed))
+    layout = st.selectbox(
+        "Folders are",
+        LAYOUTS,
+        index=None,
+        placeholder="as their names and what is in them tell",
+        format_func=lambda layout: LAYOUT_WORDS[layout],
+        key="import-layout",
+        help="What the folders at the top are, where they could be either.",
+    )
+    return Request(name, path, test, size, fit, share, int(seed), layout)
 
 
 def _upload() -> str:

@@ -20,12 +20,15 @@ from engine.data.dataset import prepared_root
 from engine.images.pictures import FITS, has_colour, look_at
 from engine.images.sources import Folder, Source, UnsafeSourceError, find, open_source
 from engine.importing.layout import (
+    LAYOUTS,
     MANIFEST_SUFFIXES,
     NEEDED,
     TABLE,
     Layout,
+    folders_left_out,
     list_files,
     list_manifest,
+    some_of,
     suffix,
     understand,
 )
@@ -48,6 +51,7 @@ class Request:
     name: what the dataset will be called. test: another folder or zip, of the test images.
     size: side of the square that every image is brought to, None to keep or suggest one. fit: one of FITS.
     test_share: share of each class held back for testing, None for a fifth where the source has no splits.
+    layout: one of LAYOUTS, what the folders are read as; None where their names and what is in them is to tell.
     """
 
     name: str
@@ -57,6 +61,7 @@ class Request:
     fit: str = "crop"
     test_share: float | None = None
     seed: int = 0
+    layout: str | None = None
 
     @property
     def paths(self) -> list[str]:
@@ -169,6 +174,8 @@ def check_settings(request: Request) -> None:
     """Raise LoupeError for settings out of their range, and for paths that are not there."""
     if request.fit not in FITS:
         raise LoupeError(f"fit is {request.fit!r}, but must be crop or pad.")
+    if request.layout is not None and request.layout not in LAYOUTS:
+        raise LoupeError(f"The layout is {request.layout!r}, but must be splits or classes.")
     if request.size is not None and not LOWEST_SIDE <= request.size <= HIGHEST_SIDE:
         raise LoupeError(f"The size is {request.size}, but must be between {LOWEST_SIDE} and {HIGHEST_SIDE} pixels.")
     if request.test_share is not None and not 0 <= request.test_share <= 0.9:
@@ -230,7 +237,8 @@ def make_plan(listing: Listing) -> Generator[Progress, None, Plan]:
     layouts = []
     for number, path in enumerate(request.paths):
         layouts.append((yield from _list_source(listing, find(path), number)))
-    layout, notes = layouts[0], []
+    layout = layouts[0]
+    notes = _notes_on_folders(listing) + [note for each in layouts for note in each.notes]
     if request.test is not None:
         if layout.has_splits and database.execute("SELECT 1 FROM files WHERE split = 'test'").fetchone():
             raise LoupeError(
@@ -276,7 +284,8 @@ def _list_source(listing: Listing, path: Path, number: int) -> Generator[Progres
         listing.database.execute("BEGIN")
         for count in list_files(listing.database, source, number):
             yield Progress("Listing files", count, 0)
-    return understand(listing.database, source, number)
+    reading = listing.request.layout if number == 0 else None
+    return understand(listing.database, source, number, reading)
 
 
 def _classes(listing: Listing) -> tuple[str, ...]:
@@ -332,6 +341,15 @@ def _number_images(listing: Listing, classes: tuple[str, ...]) -> dict[str, list
     return counts
 
 
+def _notes_on_folders(listing: Listing) -> list[str]:
+    """Name the folders of which nothing is taken: one of them may be a class."""
+    folders = [each for number in range(len(listing.sources)) for each in folders_left_out(listing.database, number)]
+    if not folders:
+        return []
+    files = sum(count for _, count in folders)
+    return [f"nothing is taken of {some_of([name for name, _ in folders])} ({pluralize(files, 'file')})"]
+
+
 def _notes_on_splits(classes: tuple[str, ...], counts: dict[str, list[int]]) -> list[str]:
     notes = []
     if "test" not in counts:
@@ -339,7 +357,7 @@ def _notes_on_splits(classes: tuple[str, ...], counts: dict[str, list[int]]) -> 
     else:
         untested = [name for name, tested in zip(classes, counts["test"], strict=True) if not tested]
         if untested:
-            notes.append(f"there are no test images of {_some(untested)}")
+            notes.append(f"there are no test images of {some_of(untested)}")
     for split, numbers in counts.items():
         if split != "train":
             lacking = [
@@ -348,13 +366,8 @@ def _notes_on_splits(classes: tuple[str, ...], counts: dict[str, list[int]]) -> 
                 if there and not trained
             ]
             if lacking:
-                notes.append(f"there are {split} images but no training images of {_some(lacking)}")
+                notes.append(f"there are {split} images but no training images of {some_of(lacking)}")
     return notes
-
-
-def _some(names: list[str]) -> str:
-    few = ", ".join(printable(name) for name in names[:5])
-    return few if len(names) <= 5 else f"{few} and {len(names) - 5} more"
 
 
 def _with_size(
