@@ -19,8 +19,8 @@ from pathlib import Path, PurePosixPath
 
 from engine.base.errors import LoupeError
 from engine.base.text import escape_undecodable, join_words, pluralize, printable
-from engine.images.pictures import SUFFIXES
-from engine.images.sources import Folder, Source
+from engine.images.kinds import is_picture, suffix
+from engine.images.sources import Folder, Source, UnsafeSourceError
 
 SPLITS = {
     "train": "train",
@@ -40,11 +40,6 @@ SPLIT_WORD = re.compile(
 LAYOUTS = ("splits", "classes")
 LEVELS = ("first", "second", "third", "fourth", "fifth")
 MANIFEST_SUFFIXES = ("csv", "tsv")
-# Files that lie beside pictures, in class folders too: they are left out, and not tried as pictures.
-OTHER_SUFFIXES = frozenset(
-    {"xml", "json", "txt", "csv", "tsv", "md", "html", "yaml", "yml", "npy", "pdf", "doc", "docx", "mp4", "mov", "avi"}
-    | {"zip", "tar", "gz", "py", "db", "ini", "log", "xmp", "aae"}
-)
 NEEDED = (
     "Expected is a folder for each class, such as cats/ and dogs/, with train/, val/ and test/ above them where there "
     "are splits; or a CSV manifest with the columns file,label or file,label,split."
@@ -56,7 +51,7 @@ IN_NO_CLASS = "It is in no class folder. Move it into one."
 TABLE = """
 CREATE TABLE files (
     source INTEGER, name TEXT, place BLOB, bytes INTEGER,
-    picture INTEGER,  -- whether its suffix is a picture's
+    picture INTEGER,  -- whether it is one, by its suffix or its first bytes
     other INTEGER,  -- whether its suffix is that of another kind of file
     -- the folders that it is in, from the top; those around the classes or splits are taken off
     first TEXT, second TEXT, third TEXT, fourth TEXT, fifth TEXT,
@@ -82,9 +77,15 @@ def list_files(listing: sqlite3.Connection, source: Source, number: int) -> Iter
     for file in source.files():
         name = normalized(file.name)
         folders = (*name.split("/")[:-1], *[None] * len(LEVELS))[: len(LEVELS)]
-        ending = None if file.problem else suffix(name)
-        kinds = ending in SUFFIXES, ending in OTHER_SUFFIXES
-        batch.append((number, name, file.place, file.size, *kinds, *folders, file.problem))
+        picture, problem = None, file.problem
+        if not problem:
+            try:
+                picture = is_picture(source, file)
+            except UnsafeSourceError:
+                raise
+            except LoupeError as error:
+                problem = str(error)
+        batch.append((number, name, file.place, file.size, picture is True, picture is False, *folders, problem))
         count += 1
         if len(batch) == 1000:
             _insert(listing, batch)
@@ -105,11 +106,6 @@ def normalized(name: str) -> str:
     if name.isascii():
         return name
     return unicodedata.normalize("NFC", escape_undecodable(name))
-
-
-def suffix(name: str) -> str:
-    stem, _, ending = name.rpartition("/")[2].rpartition(".")
-    return ending.lower() if stem else ""
 
 
 def split_of(name: str) -> str | None:
@@ -138,13 +134,11 @@ def understand(listing: sqlite3.Connection, source: Source, number: int, reading
         "SELECT name, problem FROM files WHERE source = ? AND problem NOT NULL ORDER BY name", (number,)
     ).fetchone()
     if not files and unread:
-        raise LoupeError(f"There are no images in {place} that may be read. {printable(unread[0])}: {unread[1]}")
+        raise LoupeError(
+            f"There are no images in {place} that may be read, the first {printable(unread[0])}: {unread[1]}"
+        )
     if not files:
         raise LoupeError(f"There are no images in {place}: it is empty. {NEEDED}")
-    if not pictures:  # of files without suffixes each may be one
-        listing.execute(
-            "UPDATE files SET picture = 1 WHERE source = ? AND problem IS NULL AND name NOT LIKE '%.%'", (number,)
-        )
     manifest = _find_manifest(listing, source, number, _only_folder(listing, number))
     if manifest:
         layout = _label_by_manifest(listing, source, number, *manifest)
@@ -328,7 +322,7 @@ def _layout(
 
 
 def folders_left_out(listing: sqlite3.Connection, number: int) -> list[tuple[str, int]]:
-    """Name the folders of a source of which no file has a label, and how many files are in each.
+    """Name the folders of a source of which no file has a label, and how many files are in each, by name.
 
     Of folders within each other the outermost is named.
     """

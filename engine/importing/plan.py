@@ -17,6 +17,7 @@ from engine.base.errors import LoupeError
 from engine.base.text import format_bytes, format_duration, pluralize, printable
 from engine.data.catalogue import CATALOGUE
 from engine.data.dataset import prepared_root
+from engine.images.kinds import suffix, unread_in_words, unread_kinds
 from engine.images.pictures import FITS, has_colour, look_at
 from engine.images.sources import Folder, Source, UnsafeSourceError, find, open_source
 from engine.importing.layout import (
@@ -29,7 +30,6 @@ from engine.importing.layout import (
     list_files,
     list_manifest,
     some_of,
-    suffix,
     understand,
 )
 
@@ -238,7 +238,7 @@ def make_plan(listing: Listing) -> Generator[Progress, None, Plan]:
     for number, path in enumerate(request.paths):
         layouts.append((yield from _list_source(listing, find(path), number)))
     layout = layouts[0]
-    notes = _notes_on_folders(listing) + [note for each in layouts for note in each.notes]
+    notes = _notes_on_folders(listing) + _notes_on_kinds(listing) + [note for each in layouts for note in each.notes]
     if request.test is not None:
         if layout.has_splits and database.execute("SELECT 1 FROM files WHERE split = 'test'").fetchone():
             raise LoupeError(
@@ -348,6 +348,19 @@ def _notes_on_folders(listing: Listing) -> list[str]:
         return []
     files = sum(count for _, count in folders)
     return [f"nothing is taken of {some_of([name for name, _ in folders])} ({pluralize(files, 'file')})"]
+
+
+def _notes_on_kinds(listing: Listing) -> list[str]:
+    """Say of pictures of kinds that are not read how many there are, and what each kind takes."""
+    notes = []
+    for words in map(unread_in_words, unread_kinds()):
+        count, first = listing.database.execute(
+            "SELECT count(*), min(name) FROM files WHERE problem = ?", (words,)
+        ).fetchone()
+        if count:
+            which = "one file," if count == 1 else f"{count:,} files, the first"
+            notes.append(f"not read: {which} {printable(first)}. {words.removesuffix('.')}")
+    return notes
 
 
 def _notes_on_splits(classes: tuple[str, ...], counts: dict[str, list[int]]) -> list[str]:

@@ -205,13 +205,38 @@ def test_a_folder_that_cannot_be_entered_is_a_bad_file(tmp_path, monkeypatch):
     alone = tmp_path / "pets" / "alone"
     alone.mkdir()
     (alone / "eels").symlink_to(outside)
-    assert refusal_of(alone) == f"There are no images in {alone} that may be read. eels: {reason}"
+    assert refusal_of(alone) == f"There are no images in {alone} that may be read, the first eels: {reason}"
 
 
 def test_files_without_suffixes_may_be_the_pictures(tmp_path):
     plan, found = understand(write(tmp_path, pngs(["cats/1", "cats/2", "dogs/1"])), test_share=0)
     assert plan.classes == ("cats", "dogs")
     assert len(found) == 3
+
+
+@KINDS
+@pytest.mark.parametrize("name", ["{}.jfif", "{}", "{}.jpg?w=100"])
+def test_a_class_of_pictures_with_other_suffixes_is_one(tmp_path, kind, name):
+    eels = pngs(f"eels/{name.format(number)}" for number in range(3))
+    plan, found = understand(put(kind, tmp_path, PETS | eels | {"letters/1": b"text"}), test_share=0)
+    assert plan.classes == ("cats", "dogs", "eels")
+    assert set(found) == {*PETS, *eels}
+    assert plan.notes[0] == "nothing is taken of letters (1 file)"
+
+
+def test_a_class_of_pictures_that_are_not_read_is_named_first_with_what_it_takes(tmp_path):
+    path = write(tmp_path, PETS | {"eels/1.nef": b"II*\0", "eels/2.CR2": b"II*\0", "cats/9": b"8BPS\0\1"})
+    plan, found = understand(path, test_share=0)
+    assert set(found) == set(PETS)
+    assert plan.notes[:3] == (
+        "nothing is taken of eels (2 files)",
+        "not read: 2 files, the first eels/1.nef. This is a camera raw picture, which is not read. "
+        "Save it as PNG or JPEG",
+        "not read: one file, cats/9. This is a PSD picture, which is not read. Save it as PNG or JPEG",
+    )
+    assert plan.problems == 3
+    alone = write(tmp_path / "alone", {"eels/1.nef": b"", "cats/2.nef": b""})
+    assert "may be read, the first cats/2.nef: This is a camera raw picture, which is not read." in refusal_of(alone)
 
 
 # Splits by other names
