@@ -2,12 +2,15 @@
 
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from engine.base.errors import LoupeError
 from engine.base.progress import run_to_end
@@ -24,6 +27,7 @@ from engine.importing.import_job import (
     place_for_upload,
     start_import,
 )
+from engine.importing.layout import LAYOUTS
 from engine.importing.plan import (
     DEFAULT_TEST_SHARE,
     HIGHEST_SIDE,
@@ -40,6 +44,7 @@ from ui.wording import plain, show_problem
 
 NEW = "-"  # not the name of any dataset
 MAX_UPLOAD_MB = 4000
+LAYOUT_WORDS = {"splits": "Splits, with a folder for each class in them", "classes": "Classes"}
 FIT_WORDS = {"crop": "Cut out the middle", "pad": "Keep all, pad with black"}
 
 
@@ -138,7 +143,29 @@ def _settings(name: str, path: str, test: str | None) -> Request:
         help=f"Held back of each class for testing. Empty: {DEFAULT_TEST_SHARE:g}, or nothing of a source with splits.",
     )
     seed = columns[3].number_input("Seed", 0, 2**31 - 1, key="import-seed", help="Decides which images are held back.")
-    return Request(name, path, test, size, fit, share, int(seed))
+    layout = st.selectbox(
+        "Folders are",
+        LAYOUTS,
+        index=None,
+        placeholder="as their names and what is in them tell",
+        format_func=lambda layout: LAYOUT_WORDS[layout],
+        key="import-layout",
+        help="What the folders at the top are, where they could be either.",
+    )
+    return Request(name, path, test, size, fit, share, int(seed), levels=_levels(st.columns(2)), layout=layout)
+
+
+def _levels(columns: Sequence[DeltaGenerator]) -> tuple[float, float] | None:
+    """Ask for the values that become black and white; None where they are to be found."""
+    settings: dict[str, Any] = {"value": None, "placeholder": "found from all pictures", "format": "%g"}
+    about = "Of pictures of more than 8 bits, as detectors and microscopes write them. Other pictures stay as they are."
+    low = columns[0].number_input("Value that becomes black", key="import-low", help=about, **settings)
+    high = columns[1].number_input("Value that becomes white", key="import-high", help=about, **settings)
+    if low is not None and high is not None:
+        return low, high
+    if low is not None or high is not None:
+        st.warning("Both values are needed; with one of them the range is found from all pictures.")
+    return None
 
 
 def _upload() -> str:

@@ -103,11 +103,15 @@ def read_start(file: BinaryIO, entry: Entry, count: int, limit: int) -> bytes:
     if entry.size <= count or entry.kind or entry.method not in (STORED, DEFLATED) or entry.size > limit:
         return read_entry(file, entry, limit)
     file.seek(entry.offset)
-    block = file.read(_LOCAL.size + 2 * 0xFFFF + min(count, entry.compressed))
+    wanted = min(count, entry.compressed)
+    block = file.read(_LOCAL.size + len(entry.name) + _EXTRA_BYTES + wanted)
     if len(block) < _LOCAL.size:
         raise DamagedEntry("The archive ends before it. Get a whole copy of the archive.")
     _, name_length, extra_length = _LOCAL.unpack_from(block)
-    content = block[_LOCAL.size + name_length + extra_length :]
+    start = _LOCAL.size + name_length + extra_length
+    if (missing := start + wanted - len(block)) > 0:
+        block += file.read(missing)
+    content = block[start:]
     if entry.method == STORED:
         return content[:count]
     try:

@@ -13,6 +13,7 @@ from engine.data import catalogue, download_job
 from engine.data.dataset import open_dataset
 from engine.data.source_files import BAD_FILES, original_sizes, read_bad_files
 from engine.images.pictures import FITS
+from engine.importing.layout import LAYOUTS
 from engine.importing.plan import DEFAULT_TEST_SHARE, Plan, Request, check_request, plan_import
 from engine.importing.write import import_dataset
 
@@ -45,6 +46,7 @@ def add_commands(add_command: AddCommand) -> None:
         help=f"share of each class held back for testing (default: {DEFAULT_TEST_SHARE}, or 0 of a source with splits)",
     )
     importing.add_argument("--seed", metavar="N", type=int, default=0, help="decides which images those are")
+    importing.add_argument("--layout", choices=LAYOUTS, help="what the folders are, where they could be either")
     importing.add_argument("--dry-run", action="store_true", help="say what was understood, and write nothing")
 
     checking = add_command("check", check)
@@ -89,7 +91,17 @@ def _counts_in_words(images: dict[str, int]) -> str:
 
 def import_pictures(args: argparse.Namespace) -> Outcome:
     """Make a dataset of a folder, a zip or a CSV manifest of pictures."""
-    request = Request(args.name, args.path, args.test, args.size, args.fit, args.test_share, args.seed, args.range)
+    request = Request(
+        name=args.name,
+        path=args.path,
+        test=args.test,
+        size=args.size,
+        fit=args.fit,
+        test_share=args.test_share,
+        seed=args.seed,
+        levels=args.range,
+        layout=args.layout,
+    )
     if args.dry_run:
         check_request(request)
         plan = run_to_end(plan_import(request), lambda progress: None)

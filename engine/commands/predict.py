@@ -60,7 +60,7 @@ def predict(args: argparse.Namespace) -> Outcome:
     if not count:
         raise LoupeError("No picture was named: the list on standard input is empty. Give it a path on each line.")
     if pictures.passed_over:
-        tell(f"passed over: {pluralize(pictures.passed_over, 'file')} whose names are not those of pictures")
+        tell(f"passed over: {pluralize(pictures.passed_over, 'other file')}, no pictures")
     if labelled and 2 * labelled >= count:
         low, high = wilson_interval(right, labelled)
         tell(

@@ -52,7 +52,7 @@ class Source(Protocol):
     def open(self, place: bytes) -> BinaryIO:
         """Open a file for reading."""
 
-    def start(self, place: bytes) -> BinaryIO:
+    def start(self, place: bytes, count: int = HEADER_BYTES) -> BinaryIO:
         """Open the first bytes of a file at least, enough for the header of a picture."""
 
     def close(self) -> None:
@@ -187,7 +187,8 @@ class Folder:
         with self._opened(place) as file:
             return open(os.dup(file.fileno()), "rb")  # noqa: PTH123
 
-    start = open  # of a file on a disk no more is read than is asked for
+    def start(self, place: bytes, count: int = HEADER_BYTES) -> BinaryIO:
+        return self.open(place)  # of a file on a disk no more is read than is asked for
 
     def close(self) -> None:
         pass
@@ -242,9 +243,9 @@ class Archive:
     def open(self, place: bytes) -> BinaryIO:
         return io.BytesIO(self.read(place))
 
-    def start(self, place: bytes) -> BinaryIO:
+    def start(self, place: bytes, count: int = HEADER_BYTES) -> BinaryIO:
         with _telling_damage():
-            return io.BytesIO(read_start(self._file, Entry(*json.loads(place)), HEADER_BYTES, MAX_FILE_BYTES))
+            return io.BytesIO(read_start(self._file, Entry(*json.loads(place)), count, MAX_FILE_BYTES))
 
     def close(self) -> None:
         self._file.close()

@@ -7,17 +7,20 @@ import codecs
 import csv
 import io
 import os
+import re
 import sqlite3
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
 from engine.base.errors import LoupeError
 from engine.base.text import escape_undecodable, join_words, pluralize, printable
-from engine.images.pictures import SUFFIXES
-from engine.images.sources import Folder, Source
+from engine.images.kinds import is_picture, suffix
+from engine.images.sources import Folder, Source, UnsafeSourceError
 
 SPLITS = {
     "train": "train",
@@ -28,12 +31,15 @@ SPLITS = {
     "test": "test",
     "testing": "test",
 }
-MANIFEST_SUFFIXES = ("csv", "tsv")
-# Files that lie beside pictures, in class folders too: they are left out, and not tried as pictures.
-OTHER_SUFFIXES = frozenset(
-    {"xml", "json", "txt", "csv", "tsv", "md", "html", "yaml", "yml", "npy", "pdf", "doc", "docx", "mp4", "mov", "avi"}
-    | {"zip", "tar", "gz", "py", "db", "ini", "log", "xmp", "aae"}
+# What downloads call the folders of splits: such a word, with what it is of, among the words of a name.
+SPLIT_WORD = re.compile(
+    r"(?:(train(?:ing)?)|(val(?:id)?|validation|dev)|(test(?:ing)?|eval|evaluation))"
+    r"(?:set|data|dataset|images?|imgs?|split|folder)?"
 )
+# How folders may be read where their names leave both open.
+LAYOUTS = ("splits", "classes")
+LEVELS = ("first", "second", "third", "fourth", "fifth")
+MANIFEST_SUFFIXES = ("csv", "tsv")
 NEEDED = (
     "Expected is a folder for each class, such as cats/ and dogs/, with train/, val/ and test/ above them where there "
     "are splits; or a CSV manifest with the columns file,label or file,label,split."
@@ -45,9 +51,10 @@ IN_NO_CLASS = "It is in no class folder. Move it into one."
 TABLE = """
 CREATE TABLE files (
     source INTEGER, name TEXT, place BLOB, bytes INTEGER,
-    picture INTEGER,  -- whether its suffix is a picture's
+    picture INTEGER,  -- whether it is one, by its suffix or its first bytes
     other INTEGER,  -- whether its suffix is that of another kind of file
-    first TEXT, second TEXT, third TEXT,  -- the folders that it is in, from the top
+    -- the folders that it is in, from the top; those around the classes or splits are taken off
+    first TEXT, second TEXT, third TEXT, fourth TEXT, fifth TEXT,
     split TEXT, label TEXT, problem TEXT
 )
 """
@@ -55,11 +62,12 @@ CREATE TABLE files (
 
 @dataclass(frozen=True)
 class Layout:
-    """What was understood, in words; and how many files are left out that belong to no class."""
+    """What was understood, in words; how many files are left out that belong to no class; what a person should know."""
 
     words: str
     has_splits: bool
     left_out: int
+    notes: tuple[str, ...] = ()
 
 
 def list_files(listing: sqlite3.Connection, source: Source, number: int) -> Iterator[int]:
@@ -68,10 +76,16 @@ def list_files(listing: sqlite3.Connection, source: Source, number: int) -> Iter
     batch: list[tuple] = []
     for file in source.files():
         name = normalized(file.name)
-        folders = (*name.split("/")[:-1], None, None, None)
-        ending = None if file.problem else suffix(name)
-        kinds = ending in SUFFIXES, ending in OTHER_SUFFIXES
-        batch.append((number, name, file.place, file.size, *kinds, *folders[:3], file.problem))
+        folders = (*name.split("/")[:-1], *[None] * len(LEVELS))[: len(LEVELS)]
+        picture, problem = None, file.problem
+        if not problem:
+            try:
+                picture = is_picture(source, file)
+            except UnsafeSourceError:
+                raise
+            except LoupeError as error:
+                problem = str(error)
+        batch.append((number, name, file.place, file.size, picture is True, picture is False, *folders, problem))
         count += 1
         if len(batch) == 1000:
             _insert(listing, batch)
@@ -82,8 +96,9 @@ def list_files(listing: sqlite3.Connection, source: Source, number: int) -> Iter
 
 
 def _insert(listing: sqlite3.Connection, batch: list[tuple]) -> None:
-    columns = "source, name, place, bytes, picture, other, first, second, third, problem"
-    listing.executemany(f"INSERT INTO files ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", batch)
+    columns = f"source, name, place, bytes, picture, other, {', '.join(LEVELS)}, problem"
+    values = ", ".join("?" * (7 + len(LEVELS)))
+    listing.executemany(f"INSERT INTO files ({columns}) VALUES ({values})", batch)
 
 
 def normalized(name: str) -> str:
@@ -93,14 +108,21 @@ def normalized(name: str) -> str:
     return unicodedata.normalize("NFC", escape_undecodable(name))
 
 
-def suffix(name: str) -> str:
-    stem, _, ending = name.rpartition("/")[2].rpartition(".")
-    return ending.lower() if stem else ""
+def split_of(name: str) -> str | None:
+    """Return the split that a folder's name speaks of, as training_set, seg_train and Train Data do; None for others.
+
+    A name that speaks of several, such as train_test, is none of a split.
+    """
+    words = re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())
+    found = [match for match in map(SPLIT_WORD.fullmatch, words) if match]
+    splits = {("train", "val", "test")[match.lastindex - 1] for match in found if match.lastindex}
+    return splits.pop() if len(splits) == 1 else None
 
 
-def understand(listing: sqlite3.Connection, source: Source, number: int) -> Layout:
+def understand(listing: sqlite3.Connection, source: Source, number: int, reading: str | None = None) -> Layout:
     """Find out the split and the label of each listed file of a source, and write them into the listing.
 
+    reading: one of LAYOUTS, what the folders are to be read as; None leaves it to their names and what is in them.
     Pictures without a label, and files that a manifest names and that are not there, get a problem instead.
     Raises LoupeError when there are no images, or no classes.
     """
@@ -112,25 +134,16 @@ def understand(listing: sqlite3.Connection, source: Source, number: int) -> Layo
         "SELECT name, problem FROM files WHERE source = ? AND problem NOT NULL ORDER BY name", (number,)
     ).fetchone()
     if not files and unread:
-        raise LoupeError(f"There are no images in {place} that may be read. {printable(unread[0])}: {unread[1]}")
+        raise LoupeError(
+            f"There are no images in {place} that may be read, the first {printable(unread[0])}: {unread[1]}"
+        )
     if not files:
         raise LoupeError(f"There are no images in {place}: it is empty. {NEEDED}")
-    if not pictures:  # of files without suffixes each may be one
-        listing.execute(
-            "UPDATE files SET picture = 1 WHERE source = ? AND problem IS NULL AND name NOT LIKE '%.%'", (number,)
-        )
-    folders = listing.execute(
-        "SELECT DISTINCT first, second, third FROM files WHERE source = ? AND picture ORDER BY 1, 2, 3", (number,)
-    ).fetchall()
-    tops = {first for first, _, _ in folders if first}
-    # One extra level above classes or splits, as archives of a folder have.
-    only = tops.pop() if len(tops) == 1 else None
-    outer = only if any(second for _, second, _ in folders) else None
-    manifest = _find_manifest(listing, source, number, only)
+    manifest = _find_manifest(listing, source, number, _only_folder(listing, number))
     if manifest:
         layout = _label_by_manifest(listing, source, number, *manifest)
     else:
-        layout = _understand_folders(listing, source, number, outer, folders)
+        layout = _understand_folders(listing, source, number, reading)
     if (
         not pictures
         and not listing.execute("SELECT 1 FROM files WHERE source = ? AND label NOT NULL", (number,)).fetchone()
@@ -141,42 +154,148 @@ def understand(listing: sqlite3.Connection, source: Source, number: int) -> Layo
     return layout
 
 
-def _understand_folders(
-    listing: sqlite3.Connection, source: Source, number: int, outer: str | None, folders: list[tuple]
-) -> Layout:
+def _only_folder(listing: sqlite3.Connection, number: int) -> str | None:
+    """Return the folder that holds all pictures but loose ones, where it is one alone."""
+    tops = listing.execute(
+        "SELECT DISTINCT first FROM files WHERE source = ? AND picture AND first NOT NULL LIMIT 2", (number,)
+    ).fetchall()
+    return tops[0][0] if len(tops) == 1 else None
+
+
+def _take_off_outer_folders(listing: sqlite3.Connection, number: int) -> list[str]:
+    """Take off the folders around classes or splits, as archives of a folder have; returns their names."""
+    outer: list[str] = []
+    while len(outer) < len(LEVELS) - 3 and (only := _only_folder(listing, number)):
+        inside = "SELECT 1 FROM files WHERE source = ? AND picture AND first = ? AND second NOT NULL"
+        if not listing.execute(inside, (number, only)).fetchone():
+            break
+        moved = ", ".join(f"{to} = iif(first = :only, {frm}, NULL)" for to, frm in pairwise(LEVELS))
+        listing.execute(f"UPDATE files SET {moved} WHERE source = :number", {"only": only, "number": number})
+        outer.append(only)
+    return outer
+
+
+def _take_off_repeated_folders(listing: sqlite3.Connection, number: int) -> None:
+    """Take off a folder within one of its own name, where that holds all of its pictures: train/train/cats."""
+    repeated = listing.execute(
+        "SELECT first FROM files WHERE source = ? AND picture AND first NOT NULL GROUP BY first "
+        "HAVING min(coalesce(lower(second) = lower(first), 0))",
+        (number,),
+    ).fetchall()
+    moved = ", ".join(f"{to} = {frm}" for to, frm in pairwise(LEVELS[1:]))
+    for (first,) in repeated:
+        listing.execute(
+            f"UPDATE files SET {moved} WHERE source = ? AND first = ? AND lower(second) = lower(first)", (number, first)
+        )
+
+
+def _understand_folders(listing: sqlite3.Connection, source: Source, number: int, reading: str | None) -> Layout:
     """Take the folders at the top, or in the outer one, as classes, or as splits with classes in them."""
-    level = 1 if outer else 0
-    names = ("first", "second", "third")
+    outer = _take_off_outer_folders(listing, number)
+    _take_off_repeated_folders(listing, number)
     below: dict[str, set[str | None]] = {}
-    for row in folders:
-        if row[level] and (not outer or row[0] == outer):
-            below.setdefault(row[level], set()).add(row[level + 1])
+    for top, inner in listing.execute(
+        "SELECT DISTINCT first, second FROM files WHERE source = ? AND picture AND first NOT NULL ORDER BY 1, 2",
+        (number,),
+    ):
+        below.setdefault(top, set()).add(inner)
     if not below:
         raise LoupeError(f"There are no class folders with images in {printable(str(source.path))}. {NEEDED}")
-    splits = {top: SPLITS[top.lower()] for top in below if top.lower() in SPLITS}
-    inside = f", all in the folder {printable(outer)}" if outer else ""
-    if len(splits) == len(below) > 1 and "train" not in splits.values():
-        raise LoupeError(f"There are folders {_named(splits)}, but none named train. {NEEDED}")
-    train = next((top for top, split in splits.items() if split == "train"), None)
-    if len(splits) > 1 and train and below[train] == {None}:
-        raise LoupeError(
-            f"There are folders {_named(splits)}, but no class folders with images in {printable(train)}. {NEEDED}"
-        )
-    # A folder train beside others may be a class (of vehicles, say); classes in it make it a split.
-    if len(splits) > 1 or (train and len(below) > 1 and None not in below[train]):
+    splits, notes = _splits_among(below, reading)
+    inside = f", all in the folder {printable('/'.join(outer))}" if outer else ""
+    if splits:
         for top, split in splits.items():
-            _label(listing, number, names[level + 1], split, names[level], top)
-        return _layout(
-            listing, number, f"splits ({_named(splits)}) with a folder for each class{inside}", has_splits=True
+            _label(listing, number, "second", split, "first", top)
+        words = f"splits ({_named(splits)}) with a folder for each class{inside}"
+    else:
+        for top in below:
+            _label(listing, number, "first", None, "first", top)
+        words = f"a folder for each class{inside}"
+    return _layout(listing, number, words, notes, has_splits=bool(splits))
+
+
+def _splits_among(below: dict[str, set[str | None]], reading: str | None) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Find the folders that are splits, none where they are classes; returns them, and what is to be said of it.
+
+    below: for each folder the folders in it that have pictures, None among them for pictures of its own.
+    """
+    exact = {top: SPLITS[top.lower()] for top in below if top.lower() in SPLITS}
+    if reading == "classes":
+        return {}, ()
+    # By other names a folder is taken for a split only where its folders are the classes of the others too.
+    named = {top: split for top in below if (split := SPLITS.get(top.lower()) or split_of(top))}
+    if reading == "splits":
+        if "train" not in named.values():
+            raise LoupeError(
+                f"None of the folders {some_of(list(below))} is called like a split for training. Name it train."
+            )
+        _require_classes(below, named)
+        return named, _notes_on_names(named)
+    if len(exact) == len(below) > 1 and "train" not in exact.values():
+        raise LoupeError(f"There are folders {_named(exact)}, but none named train. {NEEDED}")
+    train = next((top for top, split in exact.items() if split == "train"), None)
+    if len(exact) > 1 and train:
+        _require_classes(below, exact)
+    alike = _with_the_same_classes(below, named)
+    # A folder train beside others may be a class (of vehicles, say); classes in it make it a split.
+    if len(exact) > 1 or (train and len(below) > 1 and None not in below[train]):
+        splits = {top: split for top, split in named.items() if top in exact or top in alike}
+        return splits, _notes_on_names(splits)
+    if alike:
+        return alike, (*_notes_on_names(alike), "to have each of these folders be a class, choose the layout classes")
+    if len(named) > 1 and "train" in named.values() and len(set(named.values())) > 1:
+        note = f"the folders {_named(named)} are read as classes, though their names are those of splits"
+        if any(None not in below[top] for top, split in named.items() if split == "train"):
+            note += "; to have them read as splits, with the folders in them as classes, choose the layout splits"
+        return {}, (note,)
+    return {}, ()
+
+
+def _with_the_same_classes(below: dict[str, set[str | None]], named: dict[str, str]) -> dict[str, str]:
+    """Return the folders named like splits that hold the classes of the training folder; none where no other does.
+
+    One without any folders is none of them, and makes the training folder a split all the same.
+    """
+    trained = {
+        inner for top, split in named.items() if split == "train" and None not in below[top] for inner in below[top]
+    }
+    alike, bare = {}, {}
+    for top, split in named.items():
+        shared = len(below[top] & trained)
+        if None not in below[top] and 2 * shared >= min(len(below[top]), len(trained)):
+            alike[top] = split
+        elif below[top] == {None}:
+            bare[top] = split
+    others = [top for top in below if top not in named and None not in below[top]]
+    is_told = len(trained) > 1 and len(set(alike.values()) | set(bare.values())) > 1
+    return alike if is_told and len(others) < len(alike) + len(bare) else {}
+
+
+def _require_classes(below: dict[str, set[str | None]], splits: dict[str, str]) -> None:
+    """Raise LoupeError where the folders for training have no class folders in them."""
+    trains = [top for top, split in splits.items() if split == "train"]
+    if all(below[top] == {None} for top in trains):
+        raise LoupeError(
+            f"There are folders {_named(splits)}, but no class folders with images in {printable(trains[0])}. "
+            "Put class folders into each, or choose the layout classes, if the folders themselves are the classes."
         )
-    for top in below:
-        _label(listing, number, names[level], None, names[level], top)
-    return _layout(listing, number, f"a folder for each class{inside}", has_splits=False)
+
+
+def _notes_on_names(splits: dict[str, str]) -> tuple[str, ...]:
+    """Say which folder was read as which split, where one has another name than those of splits."""
+    if all(top.lower() in SPLITS for top in splits):
+        return ()
+    return (f"read as splits: {join_words(f'{printable(top)} as {split}' for top, split in splits.items())}",)
 
 
 def _named(folders: dict[str, str]) -> str:
-    order = sorted(folders, key=lambda name: list(SPLITS).index(name.lower()))
+    order = sorted(folders, key=lambda name: (list(SPLITS.values()).index(folders[name]), name))
     return join_words(printable(name) for name in order)
+
+
+def some_of(names: list[str]) -> str:
+    few = ", ".join(printable(name) for name in names[:5])
+    return few if len(names) <= 5 else f"{few} and {len(names) - 5} more"
 
 
 def _label(listing: sqlite3.Connection, number: int, label: str, split: str | None, column: str, folder: str) -> None:
@@ -192,12 +311,42 @@ def _label(listing: sqlite3.Connection, number: int, label: str, split: str | No
     )
 
 
-def _layout(listing: sqlite3.Connection, number: int, words: str, *, has_splits: bool) -> Layout:
+def _layout(
+    listing: sqlite3.Connection, number: int, words: str, notes: tuple[str, ...], *, has_splits: bool
+) -> Layout:
     """Note the pictures that have found no label, and count the other files that have not."""
     unlabelled = "source = ? AND label IS NULL AND problem IS NULL"
     listing.execute(f"UPDATE files SET problem = ? WHERE picture AND {unlabelled}", (IN_NO_CLASS, number))
     (left_out,) = listing.execute(f"SELECT count(*) FROM files WHERE {unlabelled}", (number,)).fetchone()
-    return Layout(words, has_splits, left_out)
+    return Layout(words, has_splits, left_out, notes)
+
+
+def folders_left_out(listing: sqlite3.Connection, number: int) -> list[tuple[str, int]]:
+    """Name the folders of a source of which no file has a label, and how many files are in each, by name.
+
+    Of folders within each other the outermost is named.
+    """
+    # SQLite has no function for the folder of a name; this takes off all behind the last slash.
+    folder = "rtrim(name, replace(name, '/', ''))"
+    taken: set[str] = set()
+    for (name,) in listing.execute(
+        f"SELECT DISTINCT {folder} FROM files WHERE source = ? AND label NOT NULL", (number,)
+    ):
+        taken.update(_folders_around(name))
+    found: Counter[str] = Counter()
+    for name, count in listing.execute(
+        f"SELECT {folder}, count(*) FROM files WHERE source = ? AND place NOT NULL GROUP BY 1 HAVING NOT count(label)",
+        (number,),
+    ):
+        if outermost := next((each for each in _folders_around(name) if each not in taken), None):
+            found[outermost] += count
+    return sorted(found.items())
+
+
+def _folders_around(folder: str) -> Iterator[str]:
+    """List a folder that ends in a slash, and those around it, the outermost first, without the slash."""
+    parts = folder.split("/")[:-1]
+    return ("/".join(parts[:end]) for end in range(1, len(parts) + 1))
 
 
 # Manifests

@@ -7,8 +7,9 @@ from pathlib import Path
 from engine.base.errors import LoupeError
 from engine.data.dataset import Dataset
 from engine.data.source_files import open_source_files
+from engine.images.kinds import suffix
 from engine.images.sources import Archive, Folder, Source, find
-from engine.importing.layout import MANIFEST_SUFFIXES, normalized, suffix
+from engine.importing.layout import MANIFEST_SUFFIXES, normalized
 
 
 def read_originals(dataset: Dataset, split: str, rows: Iterable[int]) -> dict[int, bytes]:

@@ -19,18 +19,21 @@ from engine.base.errors import LoupeError
 from engine.base.text import format_bytes, format_duration, pluralize, printable
 from engine.data.catalogue import CATALOGUE
 from engine.data.dataset import prepared_root
+from engine.images.kinds import suffix, unread_in_words, unread_kinds
 from engine.images.levels import levels_of
 from engine.images.pictures import FITS
 from engine.images.sources import Folder, Source, UnsafeSourceError, find, open_source
 from engine.importing.decoding import Sight, look_into
 from engine.importing.layout import (
+    LAYOUTS,
     MANIFEST_SUFFIXES,
     NEEDED,
     TABLE,
     Layout,
+    folders_left_out,
     list_files,
     list_manifest,
-    suffix,
+    some_of,
     understand,
 )
 
@@ -53,6 +56,7 @@ class Request:
     size: side of the square that every image is brought to, None to keep or suggest one. fit: one of FITS.
     test_share: share of each class held back for testing, None for a fifth where the source has no splits.
     levels: the values that become black and white where files have more than 8 bits, None to find them.
+    layout: one of LAYOUTS, what the folders are read as; None where their names and what is in them is to tell.
     """
 
     name: str
@@ -63,6 +67,7 @@ class Request:
     test_share: float | None = None
     seed: int = 0
     levels: tuple[float, float] | None = None
+    layout: str | None = None
 
     @property
     def paths(self) -> list[str]:
@@ -184,6 +189,8 @@ def check_settings(request: Request) -> None:
     """Raise LoupeError for settings out of their range, and for paths that are not there."""
     if request.fit not in FITS:
         raise LoupeError(f"fit is {request.fit!r}, but must be crop or pad.")
+    if request.layout is not None and request.layout not in LAYOUTS:
+        raise LoupeError(f"The layout is {request.layout!r}, but must be splits or classes.")
     if request.size is not None and not LOWEST_SIDE <= request.size <= HIGHEST_SIDE:
         raise LoupeError(f"The size is {request.size}, but must be between {LOWEST_SIDE} and {HIGHEST_SIDE} pixels.")
     if request.test_share is not None and not 0 <= request.test_share <= 0.9:
@@ -248,7 +255,8 @@ def make_plan(listing: Listing) -> Generator[Progress, None, Plan]:
     layouts = []
     for number, path in enumerate(request.paths):
         layouts.append((yield from _list_source(listing, find(path), number)))
-    layout, notes = layouts[0], []
+    layout = layouts[0]
+    notes = _notes_on_folders(listing) + _notes_on_kinds(listing) + [note for each in layouts for note in each.notes]
     if request.test is not None:
         if layout.has_splits and database.execute("SELECT 1 FROM files WHERE split = 'test'").fetchone():
             raise LoupeError(
@@ -294,7 +302,8 @@ def _list_source(listing: Listing, path: Path, number: int) -> Generator[Progres
         listing.database.execute("BEGIN")
         for count in list_files(listing.database, source, number):
             yield Progress("Listing files", count, 0)
-    return understand(listing.database, source, number)
+    reading = listing.request.layout if number == 0 else None
+    return understand(listing.database, source, number, reading)
 
 
 def _classes(listing: Listing) -> tuple[str, ...]:
@@ -350,6 +359,28 @@ def _number_images(listing: Listing, classes: tuple[str, ...]) -> dict[str, list
     return counts
 
 
+def _notes_on_folders(listing: Listing) -> list[str]:
+    """Name the folders of which nothing is taken: one of them may be a class."""
+    folders = [each for number in range(len(listing.sources)) for each in folders_left_out(listing.database, number)]
+    if not folders:
+        return []
+    files = sum(count for _, count in folders)
+    return [f"nothing is taken of {some_of([name for name, _ in folders])} ({pluralize(files, 'file')})"]
+
+
+def _notes_on_kinds(listing: Listing) -> list[str]:
+    """Say of pictures of kinds that are not read how many there are, and what each kind takes."""
+    notes = []
+    for words in map(unread_in_words, unread_kinds()):
+        count, first = listing.database.execute(
+            "SELECT count(*), min(name) FROM files WHERE problem = ?", (words,)
+        ).fetchone()
+        if count:
+            which = "one file," if count == 1 else f"{count:,} files, the first"
+            notes.append(f"not read: {which} {printable(first)}. {words.removesuffix('.')}")
+    return notes
+
+
 def _notes_on_splits(classes: tuple[str, ...], counts: dict[str, list[int]]) -> list[str]:
     notes = []
     if "test" not in counts:
@@ -357,7 +388,7 @@ def _notes_on_splits(classes: tuple[str, ...], counts: dict[str, list[int]]) -> 
     else:
         untested = [name for name, tested in zip(classes, counts["test"], strict=True) if not tested]
         if untested:
-            notes.append(f"there are no test images of {_some(untested)}")
+            notes.append(f"there are no test images of {some_of(untested)}")
     for split, numbers in counts.items():
         if split != "train":
             lacking = [
@@ -366,13 +397,8 @@ def _notes_on_splits(classes: tuple[str, ...], counts: dict[str, list[int]]) -> 
                 if there and not trained
             ]
             if lacking:
-                notes.append(f"there are {split} images but no training images of {_some(lacking)}")
+                notes.append(f"there are {split} images but no training images of {some_of(lacking)}")
     return notes
-
-
-def _some(names: list[str]) -> str:
-    few = ", ".join(printable(name) for name in names[:5])
-    return few if len(names) <= 5 else f"{few} and {len(names) - 5} more"
 
 
 def _with_size(

@@ -26,9 +26,9 @@ from engine.base.text import join_words, printable
 from engine.data.catalogue import CATALOGUE
 from engine.data.dataset import begin_dataset, finish_dataset, prepared_root
 from engine.data.source_files import BAD_FILES, SourceFilesWriter
+from engine.images.kinds import suffix
 from engine.images.pictures import Original
 from engine.importing.decoding import Chunk, Glance, Sight, decode, look, prepare_process
-from engine.importing.layout import suffix
 from engine.importing.plan import Listing, Plan, Progress, Request, check_request, is_kept, make_plan, revise
 
 # What a process decodes at a time: so many images, or fewer where they are large, as files or as pixels.

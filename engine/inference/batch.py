@@ -17,8 +17,9 @@ import numpy as np
 from engine.base.errors import LoupeError
 from engine.base.machine import cores
 from engine.evaluation.predictions import top
+from engine.images.kinds import is_picture
 from engine.images.pictures import SUFFIXES, Picture, data_url, open_picture, read_file
-from engine.images.sources import find, open_source, require_allowed
+from engine.images.sources import UnsafeSourceError, find, open_source, require_allowed
 from engine.importing.layout import normalized
 from engine.inference.classifier import Classifier
 
@@ -81,7 +82,7 @@ class Answer:
 class Pictures:
     """The pictures at some paths, one after the other: files, those in folders and zips, and those that match a glob.
 
-    passed_over: how many files in folders and zips were left out so far, as their names are not those of pictures.
+    passed_over: how many files in folders and zips were left out so far, as they are no pictures.
     """
 
     def __init__(self, paths: Iterable[str]):
@@ -109,16 +110,22 @@ class Pictures:
             found = False
             for file in sorted(source.files()):
                 name = f"{named.rstrip('/')}/{file.name}"
-                if file.problem:
-                    yield Item(name, partial(_refuse, file.problem), file.name)
-                elif file.name.rpartition(".")[2].lower() in SUFFIXES:
+                try:
+                    problem, is_one = file.problem, not file.problem and is_picture(source, file)
+                except UnsafeSourceError:
+                    raise
+                except LoupeError as error:
+                    problem = str(error)
+                if problem:
+                    yield Item(name, partial(_refuse, problem), file.name)
+                elif is_one:
                     yield Item(name, partial(source.read, file.place), file.name)
                 else:
                     self.passed_over += 1
                     continue
                 found = True
             if not found:
-                raise LoupeError(f"There is no picture in it: no name ends in {', '.join(SUFFIXES)}.")
+                raise LoupeError("There is no picture in it. Use PNG, JPEG, WebP, GIF, BMP or TIFF.")
         finally:
             source.close()
 

@@ -205,13 +205,132 @@ def test_a_folder_that_cannot_be_entered_is_a_bad_file(tmp_path, monkeypatch):
     alone = tmp_path / "pets" / "alone"
     alone.mkdir()
     (alone / "eels").symlink_to(outside)
-    assert refusal_of(alone) == f"There are no images in {alone} that may be read. eels: {reason}"
+    assert refusal_of(alone) == f"There are no images in {alone} that may be read, the first eels: {reason}"
 
 
 def test_files_without_suffixes_may_be_the_pictures(tmp_path):
     plan, found = understand(write(tmp_path, pngs(["cats/1", "cats/2", "dogs/1"])), test_share=0)
     assert plan.classes == ("cats", "dogs")
     assert len(found) == 3
+
+
+@KINDS
+@pytest.mark.parametrize("name", ["{}.jfif", "{}", "{}.jpg?w=100"])
+def test_a_class_of_pictures_with_other_suffixes_is_one(tmp_path, kind, name):
+    eels = pngs(f"eels/{name.format(number)}" for number in range(3))
+    plan, found = understand(put(kind, tmp_path, PETS | eels | {"letters/1": b"text"}), test_share=0)
+    assert plan.classes == ("cats", "dogs", "eels")
+    assert set(found) == {*PETS, *eels}
+    assert plan.notes[0] == "nothing is taken of letters (1 file)"
+
+
+def test_a_class_of_pictures_that_are_not_read_is_named_first_with_what_it_takes(tmp_path):
+    path = write(tmp_path, PETS | {"eels/1.nef": b"II*\0", "eels/2.CR2": b"II*\0", "cats/9": b"8BPS\0\1"})
+    plan, found = understand(path, test_share=0)
+    assert set(found) == set(PETS)
+    assert plan.notes[:3] == (
+        "nothing is taken of eels (2 files)",
+        "not read: 2 files, the first eels/1.nef. This is a camera raw picture, which is not read. "
+        "Save it as PNG or JPEG",
+        "not read: one file, cats/9. This is a PSD picture, which is not read. Save it as PNG or JPEG",
+    )
+    assert plan.problems == 3
+    alone = write(tmp_path / "alone", {"eels/1.nef": b"", "cats/2.nef": b""})
+    assert "may be read, the first cats/2.nef: This is a camera raw picture, which is not read." in refusal_of(alone)
+
+
+# Splits by other names
+
+
+@KINDS
+@LEVELS
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("training_set", "test_set"),
+        ("training_set/training_set", "test_set/test_set"),
+        ("seg_train/seg_train", "seg_test/seg_test"),
+        ("Train Data", "Test Data"),
+        ("TrainImages", "TestImages"),
+        ("asl_alphabet_train", "asl_alphabet_test"),
+        ("train", "test_set"),
+        ("train/train", "test/test"),
+        ("trainset", "evaluation"),
+    ],
+)
+def test_folders_of_the_same_classes_that_are_called_like_splits_are_splits(tmp_path, kind, level, train, test):
+    files = pngs(f"{level}{split}/{label}/1.png" for split in (train, test) for label in ("cats", "dogs"))
+    plan, found = understand(put(kind, tmp_path, files))
+    assert plan.counts == {"train": [1, 1], "test": [1, 1]}
+    assert plan.classes == ("cats", "dogs")
+    assert found[f"{level}{test}/cats/1.png"] == ("test", "cats")
+    train, test = train.partition("/")[0], test.partition("/")[0]
+    is_noted = f"read as splits: {test} as test and {train} as train" in plan.notes
+    is_noted |= f"read as splits: {train} as train and {test} as test" in plan.notes
+    assert is_noted == ((train, test) != ("train", "test"))
+
+
+def test_a_folder_beside_splits_without_classes_is_left_out_and_named_first(tmp_path):
+    files = pngs(f"seg_{split}/seg_{split}/{label}/1.png" for split in ("train", "test") for label in ("sea", "forest"))
+    plan, _ = understand(write(tmp_path, files | pngs(["seg_pred/seg_pred/1.png", "seg_pred/seg_pred/2.png"])))
+    assert plan.classes == ("forest", "sea")
+    assert plan.notes[0] == "nothing is taken of seg_pred (2 files)"
+
+
+def test_a_test_folder_of_bare_pictures_makes_no_class_of_the_training_folder(tmp_path):
+    files = pngs(["abc_train/A/1.png", "abc_train/B/1.png", "abc_test/A_test.png"])
+    plan, _ = understand(write(tmp_path, files), test_share=0)
+    assert (plan.classes, plan.counts) == (("A", "B"), {"train": [1, 1]})
+    assert plan.notes[0] == "nothing is taken of abc_test (1 file)"
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["steam_train/1.png", "bus/1.png", "test_car/1.png"],
+        ["steam_train/2019/1.png", "bus/2019/1.png", "test_car/2019/1.png", "van/2019/1.png"],
+        ["training shoes/a/1.png", "training shoes/b/1.png", "test tubes/c/1.png"],
+        ["valid/1.png", "invalid/1.png"],
+    ],
+)
+def test_classes_whose_names_speak_of_splits_stay_classes(tmp_path, names):
+    plan, found = understand(write(tmp_path, pngs(names)), test_share=0)
+    assert {name: label for name, (_, label) in found.items()} == {name: name.split("/")[0] for name in names}
+    assert len(plan.classes) == len({name.split("/")[0] for name in names})
+
+
+def test_where_folders_may_be_splits_or_classes_both_are_told_and_one_can_be_chosen(tmp_path):
+    bare = write(tmp_path / "bare", pngs(["train/1.png", "test/2.png"]))
+    assert "or choose the layout classes, if the folders themselves are the classes." in refusal_of(bare)
+    assert understand(bare, layout="classes")[0].classes == ("test", "train")
+    assert "no class folders with images in train" in refusal_of(bare, layout="splits")
+    called = write(tmp_path / "called", pngs(["train_images/1.png", "test_images/2.png"]))
+    plan, _ = understand(called)
+    assert plan.classes == ("test_images", "train_images")
+    assert plan.notes[0] == (
+        "the folders train_images and test_images are read as classes, though their names are those of splits"
+    )
+    sets = write(tmp_path / "sets", pngs(f"{split}_set/{label}/1.png" for split in ("train", "test") for label in "ab"))
+    plan, _ = understand(sets)
+    assert plan.classes == ("a", "b")
+    assert "to have each of these folders be a class, choose the layout classes" in plan.notes
+    plan, _ = understand(sets, layout="classes")
+    assert plan.classes == ("test_set", "train_set")
+    trains = write(tmp_path / "trains", pngs(["steam_train/a/1.png", "steam_train/b/2.png", "test_car/c/3.png"]))
+    plan, _ = understand(trains)
+    assert plan.classes == ("steam_train", "test_car")
+    assert "choose the layout splits" in plan.notes[0]
+    plan, _ = understand(trains, layout="splits")
+    assert plan.counts == {"train": [1, 1, 0], "test": [0, 0, 1]}
+    pets = write(tmp_path / "pets", PETS)
+    assert "None of the folders cats, dogs is called like a split" in refusal_of(pets, layout="splits")
+    assert refusal_of(pets, layout="piles") == "The layout is 'piles', but must be splits or classes."
+
+
+def test_several_folders_around_the_classes_are_taken_off(tmp_path):
+    plan, _ = understand(write(tmp_path, under("archive/pets/", PETS)))
+    assert plan.classes == ("cats", "dogs")
+    assert plan.layout == "a folder for each class, all in the folder archive/pets"
 
 
 # Test images in another place

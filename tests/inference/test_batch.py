@@ -120,6 +120,18 @@ def test_files_folders_zips_and_globs_are_answered_alike(classifier: Classifier,
     assert_as_plain(classifier, answers, [*in_order, *in_order, png(9), files["b.png"]])
 
 
+def test_of_a_folder_the_files_are_pictures_that_are_so_for_an_import(classifier: Classifier, pictures: Path) -> None:
+    write(pictures, {"1.jfif": png(1), "2": png(2), "3.nef": b"II*\0", "4.what": b"text"})
+    given = Pictures(["."])
+    answers = list(classify_all(classifier, given))
+    assert [answer.file for answer in answers] == ["./1.jfif", "./2", "./3.nef"]
+    assert [answer.error for answer in answers] == [
+        *(None, None),
+        "This is a camera raw picture, which is not read. Save it as PNG or JPEG.",
+    ]
+    assert given.passed_over == 1
+
+
 @pytest.mark.parametrize("size", [(1, 40), (40, 1), (1, 1), (1, 5000)], ids=str)
 def test_a_picture_one_pixel_wide_is_answered(classifier: Classifier, pictures: Path, size: tuple[int, int]) -> None:
     content = png(0, *size)

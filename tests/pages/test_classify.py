@@ -316,7 +316,7 @@ def test_a_zip_is_classified_with_its_bad_files(end_of_job: Callable, finished: 
     assert table.true.notna().sum() == 3
     assert all(name.startswith("some.zip/") for name in table.file)
     assert "3 pictures classified, and 1 that could not be" in words(app)
-    assert "Passed over: 1 file whose names are not those of pictures." in words(app)
+    assert "Passed over: 1 other file, no pictures." in words(app)
 
 
 @pytest.mark.slow

@@ -6,9 +6,11 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 from filelock import FileLock
-from picture_files import assert_sentences, left_behind, pack, pngs, write
+from picture_files import assert_sentences, encode, left_behind, pack, pngs, write
+from PIL import Image
 from processes import wait_until
 from screen import button, buttons, click, errors, go_to, links, open_page, show, shown, table, title, words
 
@@ -114,6 +116,18 @@ def test_size_share_and_seed_change_what_is_understood(pictures: Path) -> None:
         in words(app)
     )
     assert table(app).Test.tolist() == [2, 2]
+
+
+def test_the_values_that_become_black_and_white_are_told_and_can_be_given(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(200, 500, (6, 8, 8)).astype(np.uint16)
+    files = {f"{'ab'[number % 2]}/{number}.png": encode(Image.fromarray(each)) for number, each in enumerate(values)}
+    place = write(tmp_path / "rays", files)
+    assert "by one scale for all: the value 200 becomes black, 499 white." in words(form(place))
+    assert "Both values are needed" in words(form(place, low=0.0))
+    given = form(place, low=0.0, high=4095.0)
+    assert "the value 0 becomes black, 4095 white." in words(given)
+    assert not errors(given)
+    assert "must go from a lower value to a higher one" in assert_refused(form(place, low=9.0, high=3.0))
 
 
 def test_test_images_may_be_elsewhere(pictures: Path, tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def show_end(job: Classification, rows: Sequence[dict]) -> None:
             icon=":material/info:",
         )
     if job.passed_over:
-        st.caption(f"Passed over: {pluralize(job.passed_over, 'file')} whose names are not those of pictures.")
+        st.caption(f"Passed over: {pluralize(job.passed_over, 'other file')}, no pictures.")
 
 
 def _leave(job: str) -> None:
