@@ -208,7 +208,7 @@ def _chunks(listing: Listing, plan: Plan, writer: _SplitWriter) -> Iterator[_Row
     """Divide the images of a split into chunks; only those under way are in memory."""
     image_bytes = plan.height * plan.width * plan.channels
     most = max(1, min(CHUNK_IMAGES, CHUNK_BYTES // image_bytes))
-    paths = tuple(str(source.path) for source in listing.sources)
+    paths = tuple(str(source.file) for source in listing.sources)
     fit = listing.request.fit
     first = file_bytes = 0
     waiting: list[tuple] = []
