@@ -44,6 +44,7 @@ from ui.wording import plain, show_problem
 
 NEW = "-"  # not the name of any dataset
 MAX_UPLOAD_MB = 4000
+ARCHIVES = ["zip", "tar", "tgz", "gz", "tbz2", "bz2", "txz", "xz"]
 LAYOUT_WORDS = {"splits": "Splits, with a folder for each class in them", "classes": "Classes"}
 FIT_WORDS = {"crop": "Cut out the middle", "pad": "Keep all, pad with black"}
 
@@ -66,22 +67,26 @@ def _form() -> None:
     if cancelled:
         st.info(f"The import of {plain(cancelled)} was cancelled. Nothing of it was kept.", icon=":material/check:")
     st.markdown(
-        "From a folder or a zip with **a folder for each class**, with train, val and test folders above them if there "
-        "are splits; or from a CSV that lists them as `file,label` or `file,label,split`. Nothing is changed there."
+        "From a folder, a zip or a tar with **a folder for each class**, with train, val and test folders above them "
+        "if there are splits; or from a CSV that lists them as `file,label` or `file,label,split`. Nothing is changed "
+        "there."
     )
     where = st.segmented_control(
         "Where are they?",
-        ("On this machine", "Upload a zip"),
+        ("On this machine", "Upload a zip or tar"),
         default="On this machine",
         required=True,
         key="import-from",
     )
-    if where == "Upload a zip":
+    if where == "Upload a zip or tar":
         path = _upload()
     else:
         path = as_path(
             st.text_input(
-                "Folder, zip or CSV", key="import-path", placeholder="/home/me/pictures", help="A path on this machine."
+                "Folder, zip, tar or CSV",
+                key="import-path",
+                placeholder="/home/me/pictures",
+                help="A path on this machine.",
             )
         )
     columns = st.columns(2)
@@ -109,13 +114,13 @@ def _form() -> None:
             "Test images, if they are elsewhere",
             key="import-test",
             placeholder="none",
-            help="A folder or a zip on this machine.",
+            help="A folder, a zip or a tar on this machine.",
         )
     )
     with st.expander("Size and splits"):
         request = _settings(name, path, test or None)
     if not path or not name:
-        st.caption("Name a folder, zip or CSV to see what is in it. Nothing is written before you say so.")
+        st.caption("Name a folder, zip, tar or CSV to see what is in it. Nothing is written before you say so.")
         return
     _plan(request, can_be_named)
 
@@ -169,7 +174,7 @@ def _levels(columns: Sequence[DeltaGenerator]) -> tuple[float, float] | None:
 
 
 def _upload() -> str:
-    """Take a zip; it is written to the disk at once, and let go of in memory."""
+    """Take an archive; it is written to the disk at once, and let go of in memory."""
     kept = st.session_state.get("import-upload")
     if kept and Path(kept).exists():
         st.caption(f":material/check: {plain(Path(kept).name)} is uploaded.")
@@ -180,7 +185,7 @@ def _upload() -> str:
         return kept
     # Another key lets go of the file, which Streamlit keeps in memory.
     number = st.session_state.setdefault("import-uploads", 0)
-    file = st.file_uploader("A zip", type="zip", max_upload_size=MAX_UPLOAD_MB, key=f"import-file-{number}")
+    file = st.file_uploader("A zip or tar", type=ARCHIVES, max_upload_size=MAX_UPLOAD_MB, key=f"import-file-{number}")
     st.caption("Large ones are quicker from a path on this machine: an upload passes through memory.")
     if file is None:
         return ""
@@ -207,7 +212,7 @@ def as_path(typed: str) -> str:
 
 def _suggested_name(path: str) -> str:
     """Make a name of a path's last part; a number is added to one that is taken."""
-    stem = Path(path).stem if path else ""
+    stem = Path(path).stem.removesuffix(".tar") if path else ""
     name = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in stem.lower())
     name = name.strip("-_.")[:64]
     imports = list_imports()

@@ -28,8 +28,10 @@ def add_commands(add_command: AddCommand) -> None:
 
     importing = add_command("import", import_pictures)
     importing.add_argument("name", metavar="NAME", help="what the dataset will be called")
-    importing.add_argument("path", metavar="PATH", help="a folder, a zip, or a CSV manifest with file,label[,split]")
-    importing.add_argument("--test", metavar="PATH", help="a folder or zip of test images, a folder for each class")
+    importing.add_argument(
+        "path", metavar="PATH", help="a folder, zip or tar, or a CSV manifest with file,label[,split]"
+    )
+    importing.add_argument("--test", metavar="PATH", help="a folder, zip or tar of test images, by class")
     importing.add_argument("--size", metavar="N", type=int, help="side in pixels that every image is brought to")
     importing.add_argument("--fit", choices=FITS, default="crop", help="cut out the middle, or pad with black")
     importing.add_argument(
@@ -90,7 +92,7 @@ def _counts_in_words(images: dict[str, int]) -> str:
 
 
 def import_pictures(args: argparse.Namespace) -> Outcome:
-    """Make a dataset of a folder, a zip or a CSV manifest of pictures."""
+    """Make a dataset of a folder, a zip, a tar or a CSV manifest of pictures."""
     request = Request(
         name=args.name,
         path=args.path,

@@ -1,26 +1,33 @@
-"""Where the pictures of an import are read from: a folder, or a zip archive that is never unpacked to the disk."""
+"""Where the pictures of an import are read from: a folder, or an archive, no file of which is unpacked to the disk."""
 
 import heapq
 import io
 import json
 import os
+import shutil
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 
 from engine.base.errors import LoupeError, reason_of
+from engine.base.paths import writing_folder
+from engine.base.tars import decompress, members, read_member
 from engine.base.text import printable
 from engine.base.zips import DamagedEntry, Entry, entries, read_entry, read_start
 from engine.data.dataset import prepared_root
+from engine.images.containers import COMPRESSED_TAR, TAR, kind_of_file
 from engine.images.pictures import MAX_FILE_BYTES, SUFFIXES
 
 # What systems and programs leave among the pictures: neither classes nor bad files.
 LEFT_BY_SYSTEMS = frozenset({"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "$recycle.bin"})
 # The sizes of a picture stand this far into its file at most, but for rare ones: after EXIF with its thumbnail.
 HEADER_BYTES = 1 << 19
-OTHER_ARCHIVES = frozenset({".tar", ".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz", ".zst", ".7z", ".rar"})
+TABLE_SUFFIXES = (".csv", ".tsv")
+# Folders of tar archives that were decompressed begin with this, and go on with the number of the process.
+DECOMPRESSED = "decompressed-"
 LEADS_OUTSIDE = "It is a link to outside the folders that may be imported from."
 
 
@@ -41,7 +48,10 @@ class File(NamedTuple):
 
 
 class Source(Protocol):
+    """path: what a person named. file: what other processes open, the same but for what had to be decompressed."""
+
     path: Path
+    file: Path
 
     def files(self) -> Iterator[File]:
         """List all files but those left by systems, however many there are."""
@@ -67,7 +77,7 @@ def find(named: str) -> Path:
         kind = stat.S_IFMT(path.stat().st_mode)
     except (FileNotFoundError, NotADirectoryError):
         raise LoupeError(
-            f"There is no {printable(named)}. Name a folder, a zip or a CSV manifest on this machine."
+            f"There is no {printable(named)}. Name a folder, a zip, a tar or a CSV manifest on this machine."
         ) from None
     except LoupeError:
         raise
@@ -77,19 +87,35 @@ def find(named: str) -> Path:
             f"{printable(named)} cannot be opened ({reason}). Check its name and its permissions."
         ) from error
     if kind not in (stat.S_IFDIR, stat.S_IFREG):
-        raise LoupeError(f"{printable(named)} is neither a folder nor a file. Name a folder, a zip or a CSV manifest.")
+        raise LoupeError(
+            f"{printable(named)} is neither a folder nor a file. Name a folder, a zip, a tar or a CSV manifest."
+        )
     if kind == stat.S_IFREG and path.suffix.lower()[1:] in SUFFIXES:
         raise LoupeError(f"{printable(named)} is a picture: name the folder that it is in.")
-    if kind == stat.S_IFREG and path.suffix.lower() in OTHER_ARCHIVES:
-        raise LoupeError(f"{printable(named)} is not a zip: unpack it first, or pack it as a zip.")
+    if kind == stat.S_IFREG and path.suffix.lower() not in TABLE_SUFFIXES:
+        _kind_of(path)
     return path
+
+
+def _kind_of(path: Path) -> str:
+    try:
+        return kind_of_file(path)
+    except OSError as error:
+        raise LoupeError(
+            f"{printable(str(path))} cannot be opened ({error.strerror}). Check its name and its permissions."
+        ) from error
 
 
 def open_source(path: Path) -> Source:
     """Open what ``find`` returned. Raises LoupeError when it is not there any more, or may not be read."""
     path = find(str(path))
     try:
-        return Folder(path) if path.is_dir() else Archive(path)
+        if path.is_dir():
+            return Folder(path)
+        kind = _kind_of(path)
+        if kind == COMPRESSED_TAR:
+            return DecompressedTar(path)
+        return Tar(path) if kind == TAR else Archive(path)
     except OSError as error:
         raise LoupeError(
             f"{printable(str(path))} cannot be opened ({error.strerror}). Check its name and its permissions."
@@ -129,7 +155,7 @@ def is_left_by_systems(name: str) -> bool:
 
 class Folder:
     def __init__(self, path: Path):
-        self.path = path
+        self.path = self.file = path
         self._confined = bool(import_roots())
 
     def files(self) -> Iterator[File]:
@@ -227,7 +253,7 @@ class Archive:
     """A zip archive. Open in each process of its own: its position is shared."""
 
     def __init__(self, path: Path):
-        self.path = path
+        self.path = self.file = path
         # Unbuffered: an entry is read at once and no further.
         self._file = path.open("rb", buffering=0)
 
@@ -249,6 +275,70 @@ class Archive:
 
     def close(self) -> None:
         self._file.close()
+
+
+class Tar:
+    """A tar archive without compression. Open in each process of its own: its position is shared."""
+
+    def __init__(self, path: Path):
+        self.path = self.file = path
+        self._opened = path.open("rb")
+
+    def files(self) -> Iterator[File]:
+        for member in members(self.file):
+            name = member.name.removeprefix("./")
+            if not is_left_by_systems(name):
+                place = json.dumps((member.offset, member.size)).encode()
+                yield File(name, member.size, place, member.problem)
+
+    def read(self, place: bytes) -> bytes:
+        offset, size = json.loads(place)
+        if size > MAX_FILE_BYTES:
+            raise LoupeError(f"The file is too large: over {MAX_FILE_BYTES // 1_000_000} MB. Make it smaller first.")
+        return read_member(self._opened, offset, size)
+
+    def open(self, place: bytes) -> BinaryIO:
+        return io.BytesIO(self.read(place))
+
+    def start(self, place: bytes, count: int = HEADER_BYTES) -> BinaryIO:
+        offset, size = json.loads(place)
+        return io.BytesIO(read_member(self._opened, offset, min(size, count)))
+
+    def close(self) -> None:
+        self._opened.close()
+
+
+class DecompressedTar(Tar):
+    """A compressed tar archive, decompressed to a file below the data folder, which is deleted when this is closed."""
+
+    def __init__(self, path: Path):
+        with writing_folder(uploads_root()):
+            uploads_root().mkdir(parents=True, exist_ok=True)
+            _sweep_decompressed()
+            self._folder = Path(tempfile.mkdtemp(prefix=f"{DECOMPRESSED}{os.getpid()}-", dir=uploads_root()))
+            try:
+                decompress(path, self._folder / "plain.tar")
+                super().__init__(self._folder / "plain.tar")
+            except BaseException:
+                shutil.rmtree(self._folder, ignore_errors=True)
+                raise
+        self.path = path
+
+    def close(self) -> None:
+        super().close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _sweep_decompressed() -> None:
+    """Delete what processes that were killed have left decompressed."""
+    for left in uploads_root().glob(f"{DECOMPRESSED}*"):
+        process = left.name.removeprefix(DECOMPRESSED).partition("-")[0]
+        try:
+            os.kill(int(process), 0)
+        except ProcessLookupError:
+            shutil.rmtree(left, ignore_errors=True)
+        except (ValueError, OSError):  # not ours
+            continue
 
 
 @contextmanager

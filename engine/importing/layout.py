@@ -40,6 +40,7 @@ SPLIT_WORD = re.compile(
 LAYOUTS = ("splits", "classes")
 LEVELS = ("first", "second", "third", "fourth", "fifth")
 MANIFEST_SUFFIXES = ("csv", "tsv")
+ARCHIVE_SUFFIXES = ("zip", "tar", "tgz", "gz", "bz2", "xz", "7z", "rar")
 NEEDED = (
     "Expected is a folder for each class, such as cats/ and dogs/, with train/, val/ and test/ above them where there "
     "are splits; or a CSV manifest with the columns file,label or file,label,split."
@@ -139,6 +140,8 @@ def understand(listing: sqlite3.Connection, source: Source, number: int, reading
         )
     if not files:
         raise LoupeError(f"There are no images in {place}: it is empty. {NEEDED}")
+    if not pictures:
+        _refuse_archives(listing, place, number)
     manifest = _find_manifest(listing, source, number, _only_folder(listing, number))
     if manifest:
         layout = _label_by_manifest(listing, source, number, *manifest)
@@ -152,6 +155,17 @@ def understand(listing: sqlite3.Connection, source: Source, number: int, reading
             f"There are no images in {place}, which has {pluralize(files, 'file')} of other kinds. {NEEDED}"
         )
     return layout
+
+
+def _refuse_archives(listing: sqlite3.Connection, place: str, number: int) -> None:
+    """Raise LoupeError for a source without pictures that holds archives, naming them."""
+    endings = " OR ".join(f"name LIKE '%.{ending}'" for ending in ARCHIVE_SUFFIXES)
+    found = listing.execute(f"SELECT name FROM files WHERE source = ? AND ({endings}) ORDER BY name", (number,))
+    if names := [name for (name,) in found.fetchmany(100)]:
+        raise LoupeError(
+            f"There are no images in {place} itself, which holds other archives: {some_of(names)}. Unpack it, and "
+            "import what is in it."
+        )
 
 
 def _only_folder(listing: sqlite3.Connection, number: int) -> str | None:

@@ -7,8 +7,9 @@ from pathlib import Path
 from engine.base.errors import LoupeError
 from engine.data.dataset import Dataset
 from engine.data.source_files import open_source_files
+from engine.images.containers import COMPRESSED_TAR, kind_of_file
 from engine.images.kinds import suffix
-from engine.images.sources import Archive, Folder, Source, find
+from engine.images.sources import Folder, Source, find, open_source
 from engine.importing.layout import MANIFEST_SUFFIXES, normalized
 
 
@@ -47,8 +48,8 @@ def _sources(dataset: Dataset, split: str) -> Iterator[Source]:
                 yield Folder(path)
             elif suffix(path.name) in MANIFEST_SUFFIXES:
                 yield Folder(path.parent)
-            else:
-                yield Archive(path)
+            elif kind_of_file(path) != COMPRESSED_TAR:  # which would be decompressed for a few pictures
+                yield open_source(path)
         except (LoupeError, OSError):
             continue
 

@@ -204,7 +204,7 @@ def check_settings(request: Request) -> None:
         raise LoupeError(f"The seed is {request.seed}, but must be 0 or a larger whole number.")
     for path in request.paths:
         if not path.strip():
-            raise LoupeError("The path is empty. Name a folder, a zip or a CSV manifest on this machine.")
+            raise LoupeError("The path is empty. Name a folder, a zip, a tar or a CSV manifest on this machine.")
         find(path)
 
 

@@ -88,7 +88,7 @@ def _look_at_all(listing: Listing, plan: Plan, decoders: "_Decoders") -> Generat
     """Look at every picture that what was seen of some may not hold for: sizes, colour, values of more than 8 bits."""
     seen, done = Sight(), 0
     for_sizes, for_colour = is_kept(plan, listing.request), plan.channels == 1
-    paths = tuple(str(source.path) for source in listing.sources)
+    paths = tuple(str(source.file) for source in listing.sources)
     listed = listing.database.execute("SELECT source, place, name FROM images ORDER BY rowid")
     rows = (row for row in listed if for_sizes or for_colour or suffix(row[2]) not in OF_8_BITS)
 
@@ -234,7 +234,7 @@ def _chunks(listing: Listing, plan: Plan, writer: _SplitWriter) -> Iterator[_Row
     """Divide the images of a split into chunks; only those under way are in memory."""
     image_bytes = plan.height * plan.width * plan.channels
     most = max(1, min(CHUNK_IMAGES, CHUNK_BYTES // image_bytes))
-    paths = tuple(str(source.path) for source in listing.sources)
+    paths = tuple(str(source.file) for source in listing.sources)
     fit, levels = listing.request.fit, plan.levels
     first = file_bytes = 0
     waiting: list[tuple] = []

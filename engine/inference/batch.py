@@ -16,6 +16,7 @@ import numpy as np
 
 from engine.base.errors import LoupeError
 from engine.base.machine import cores
+from engine.base.tars import is_compressed_tar, is_tar
 from engine.evaluation.predictions import top
 from engine.images.kinds import is_picture
 from engine.images.pictures import SUFFIXES, Picture, data_url, open_picture, read_file
@@ -142,7 +143,7 @@ def _matching(path: str) -> Sequence[str]:
 
 
 def _holds_files(path: Path) -> bool:
-    """Tell whether it is a folder or a zip; a zip's name may end in anything but what pictures' do."""
+    """Tell whether it is a folder, a zip or a tar; an archive's name may end in anything but what pictures' do."""
     try:
         if path.is_dir():
             return True
@@ -151,7 +152,8 @@ def _holds_files(path: Path) -> bool:
         if not path.is_file() or suffix[1:] in SUFFIXES:  # to open a pipe would be to wait for it
             return False
         with path.open("rb") as file:
-            return suffix == ".zip" or file.read(2) == ZIP_START
+            start = file.read(512)
+        return suffix == ".zip" or start[:2] == ZIP_START or is_tar(start) or is_compressed_tar(path)
     except (OSError, ValueError):  # reading it tells
         return False
 

@@ -55,7 +55,7 @@ def test_a_zip_is_uploaded_understood_imported_and_explored(
     wait_for_address(page, "/explore", **{"import": "-"})
 
     # What was understood of it, before anything is imported.
-    page.get_by_text("Upload a zip", exact=True).click()
+    page.get_by_text("Upload a zip or tar", exact=True).click()
     with page.expect_file_chooser() as chooser:
         page.get_by_test_id("stFileUploaderDropzone").locator("button").click()
     chooser.value.set_files(archive)
@@ -130,10 +130,10 @@ def test_a_folder_is_imported_by_its_path_and_its_dataset_deleted(
 ) -> None:
     pictures = write(tmp_path / "pets", picture_files())
     open_page(page, f"{server.url}/explore?import=-", "Import your own images")
-    path = page.get_by_role("textbox", name="Folder, zip or CSV")
+    path = page.get_by_role("textbox", name="Folder, zip, tar or CSV")
     path.fill("/nowhere/at/all")
     path.press("Enter")
-    expect(page.get_by_text("There is no /nowhere/at/all. Name a folder, a zip or a CSV manifest")).to_be_visible()
+    expect(page.get_by_text("There is no /nowhere/at/all. Name a folder, a zip, a tar or a CSV")).to_be_visible()
     path.fill(str(pictures))
     path.press("Enter")
     page.get_by_role("button", name="Import", exact=True).click()
@@ -159,7 +159,7 @@ def test_every_view_fits_a_narrow_window(server: Server, page: Page, no_imports:
         look_at(page, view)
         assert_fits(page, view)
     open_page(page, f"{server.url}/explore?import=-", "Import your own images")
-    path = page.get_by_role("textbox", name="Folder, zip or CSV")
+    path = page.get_by_role("textbox", name="Folder, zip, tar or CSV")
     path.fill(str(tmp_path / "pets"))
     path.press("Enter")
     expect(page.get_by_text("Understood as")).to_be_visible()

@@ -1,8 +1,12 @@
+import gzip
+import io
 import os
 import subprocess
+import tarfile
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from picture_files import CRC, FLAGS, SIZE, assert_sentences, change_entry, pack, png, pngs, write
 
@@ -233,10 +237,27 @@ def test_what_is_named_is_found_from_the_home_folder_too(tmp_path, monkeypatch):
     assert find("~/pets") == tmp_path / "pets"
 
 
+UNPACK = "which is not read. Unpack it and import the folder, or pack it as a zip or a tar."
+SAVE = (
+    "and what is taken is a folder, a zip, a tar or a CSV. Save its images as picture files, in a folder for each "
+    "class, and import the folder."
+)
+LIST = (
+    "is a text, and what is taken is a folder, a zip, a tar or a CSV. If it lists pictures, write file,label as its "
+    "first line, with a comma between the two in each, and save it with the suffix .csv."
+)
+
+
+def arrays() -> bytes:
+    content = io.BytesIO()
+    np.savez(content, x_train=np.zeros((2, 8, 8)), y_train=np.arange(2))
+    return content.getvalue()
+
+
 @pytest.mark.parametrize("name", ["missing", "pets/cats/1.png/2.png", "~nobody-at-all/pets", "missing.csv"])
 def test_what_is_not_there_is_told(tmp_path, monkeypatch, name):
     monkeypatch.chdir(write(tmp_path, {"pets/cats/1.png": b""}))
-    assert refusal(find, name) == f"There is no {name}. Name a folder, a zip or a CSV manifest on this machine."
+    assert refusal(find, name) == f"There is no {name}. Name a folder, a zip, a tar or a CSV manifest on this machine."
 
 
 def test_what_cannot_be_named_is_told(tmp_path):
@@ -246,16 +267,25 @@ def test_what_cannot_be_named_is_told(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "reason"),
+    ("name", "content", "reason"),
     [
-        ("1.JPG", "is a picture: name the folder that it is in."),
-        ("pets.tar", "is not a zip: unpack it first, or pack it as a zip."),
-        ("pets.tar.gz", "is not a zip: unpack it first, or pack it as a zip."),
-        ("pets.rar", "is not a zip: unpack it first, or pack it as a zip."),
+        ("1.JPG", b"", "is a picture: name the folder that it is in."),
+        ("pets.tar", b"", "is empty. Name a folder, a zip, a tar or a CSV of pictures."),
+        ("pets.zip", b"Rar!\x1a\7\0" + bytes(50), f"is a RAR archive, {UNPACK}"),
+        ("pets.7z", b"7z\xbc\xaf\x27\x1c" + bytes(50), f"is a 7z archive, {UNPACK}"),
+        ("pets.gz", gzip.compress(b"text"), f"is a file compressed by gzip, {UNPACK}"),
+        ("train.parquet", b"PAR1" + bytes(200) + b"PAR1", f"is a Parquet file, {SAVE}"),
+        ("digits.mat", b"MATLAB 5.0 MAT-file" + bytes(300), f"is a MATLAB file, {SAVE}"),
+        ("digits.h5", b"\x89HDF\r\n\x1a\n" + bytes(300), f"is an HDF5 file, {SAVE}"),
+        ("train-images-idx3-ubyte", b"\0\0\x08\3" + bytes(100), f"is an IDX file, {SAVE}"),
+        ("set.npz", arrays(), f"is a NumPy archive of arrays (.npz), {SAVE}"),
+        ("labels.txt", b"images/0.jpg 0\nimages/1.jpg 1\n", LIST),
+        ("labels.txt", "größe.jpg 0\n".encode() * 200, LIST),
+        ("blob", b"\1\2\3" * 100, "is a file of another kind. Name a folder, a zip, a tar or a CSV of pictures."),
     ],
 )
-def test_a_picture_or_another_archive_is_told_from_a_damaged_zip(tmp_path, name, reason):
-    write(tmp_path, {name: b"content"})
+def test_a_whole_file_of_another_kind_is_told_by_its_content(tmp_path, name, content, reason):
+    write(tmp_path, {name: content})
     assert refusal(find, str(tmp_path / name)) == f"{tmp_path / name} {reason}"
     assert refusal(open_source, tmp_path / name) == f"{tmp_path / name} {reason}"
     assert find(str(write(tmp_path / "folders" / name, FILES))).is_dir()
@@ -329,3 +359,44 @@ def test_a_path_that_no_file_can_have_is_told():
 def test_a_file_of_a_source_says_where_it_is(tmp_path):
     (file,) = open_source(write(tmp_path, {"cats/1.png": b"one"})).files()
     assert file == File("cats/1.png", 3, b"cats/1.png")
+
+
+# Tar archives
+
+
+def pack_tar(path: Path, files: dict[str, bytes], mode: str) -> Path:
+    with tarfile.open(path, mode) as tar:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return path
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
+def test_a_tar_is_read_as_a_folder_is_and_leaves_nothing_behind(tmp_path, mode):
+    files = {"./cats/1.png": b"one", "./.hidden": b"", "dogs/2.png": b"two" * 1000}
+    path = pack_tar(tmp_path / "pets.tar", files, mode)
+    source = open_source(find(str(path)))
+    assert (source.path, source.file == path) == (path, mode == "w")
+    listed = {file.name: file for file in source.files()}
+    assert list(listed) == ["cats/1.png", "dogs/2.png"]
+    assert source.read(listed["dogs/2.png"].place) == b"two" * 1000
+    with source.open(listed["cats/1.png"].place) as file:
+        assert file.read() == b"one"
+    with source.start(listed["dogs/2.png"].place, 4) as file:
+        assert file.read() == b"twot"
+    again = open_source(source.file)  # as other processes do
+    assert again.read(listed["cats/1.png"].place) == b"one"
+    again.close()
+    source.close()
+    assert not list(uploads_root().glob("*"))
+
+
+def test_a_damaged_compressed_tar_leaves_nothing_behind_and_what_killed_processes_left_is_deleted(tmp_path):
+    path = pack_tar(tmp_path / "pets.tgz", {"1.png": bytes(range(256)) * 50}, "w:gz")
+    path.write_bytes(path.read_bytes()[:-8])
+    left = uploads_root() / "decompressed-99999999-abc"  # more than any process has
+    left.mkdir(parents=True)
+    assert "is damaged or cut short" in refusal(open_source, path)
+    assert not list(uploads_root().glob("*"))

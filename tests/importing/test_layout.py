@@ -570,8 +570,16 @@ def test_an_archive_without_classes_is_refused(tmp_path, files):
 
 
 def test_a_file_that_is_no_archive_is_refused(tmp_path):
-    write(tmp_path, {"pictures.list": png()})
-    assert refusal_of(tmp_path / "pictures.list").startswith("pictures.list is not a zip archive")
+    path = write(tmp_path, {"pictures.list": bytes(100)}) / "pictures.list"
+    assert refusal_of(path).startswith(f"{path} is a file of another kind. Name a folder")
+
+
+def test_archives_within_a_source_without_pictures_are_named(tmp_path):
+    path = pack(tmp_path / "all.zip", {"train.zip": b"PK", "test/b.tar.gz": b"", "sample.csv": b"id,label\n1,0\n"})
+    assert refusal_of(path) == (
+        f"There are no images in {path} itself, which holds other archives: test/b.tar.gz, train.zip. Unpack it, and "
+        "import what is in it."
+    )
 
 
 @pytest.mark.parametrize(

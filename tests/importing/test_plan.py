@@ -86,7 +86,7 @@ def test_names_of_letters_in_any_language_are_taken(pets, name):
         ({"test_share": float("nan")}, "The test share is nan, but must be between 0 and 0.9."),
         ({"seed": -1}, "The seed is -1, but must be 0 or a larger whole number."),
         ({"test": ".", "test_share": 0.2}, "There are test images of their own, and a test share too. Name one of"),
-        ({"test": "/missing"}, "There is no /missing. Name a folder, a zip or a CSV manifest on this machine."),
+        ({"test": "/missing"}, "There is no /missing. Name a folder, a zip, a tar or a CSV manifest on this machine."),
     ],
 )
 def test_a_request_out_of_range_is_refused_with_the_range(pets, settings, reason):

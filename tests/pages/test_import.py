@@ -242,7 +242,7 @@ def test_data_that_cannot_be_written_is_told(pictures: Path, tmp_path: Path) -> 
 def test_an_uploaded_zip_is_understood_and_can_be_exchanged(tmp_path: Path) -> None:
     content = pack(tmp_path / "pets.zip", pngs([f"{c}/{n}.png" for c in "ab" for n in range(4)])).read_bytes()
     app = form()
-    app.main.get("button_group")[0].set_value("Upload a zip")
+    app.main.get("button_group")[0].set_value("Upload a zip or tar")
     show(app)
     assert not (prepared_root() / ".uploads").exists()
     app.file_uploader[0].set_value(("pets.zip", content, "application/zip"))
@@ -259,7 +259,7 @@ def test_an_uploaded_zip_is_understood_and_can_be_exchanged(tmp_path: Path) -> N
 
 def test_an_upload_that_is_no_zip_is_refused(tmp_path: Path) -> None:
     app = form()
-    app.main.get("button_group")[0].set_value("Upload a zip")
+    app.main.get("button_group")[0].set_value("Upload a zip or tar")
     show(app).file_uploader[0].set_value(("pets.zip", b"This is no archive.", "application/zip"))
     (error,) = errors(show(app))
     assert_sentences(error)
