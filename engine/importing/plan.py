@@ -411,7 +411,7 @@ def _with_size(
 ) -> Generator[Progress, None, Plan]:
     """Look at some images, settle the size and the channels by them, and finish the plan."""
     request = listing.request
-    seen, reasons = yield from _look(listing)
+    seen, reasons, lost = yield from _look(listing)
     if not seen.sizes:
         raise LoupeError(
             f"None of the {len(reasons):,} files that were looked at in {printable(request.path)} is an image that "
@@ -425,13 +425,17 @@ def _with_size(
         counts=counts,
         problems=problems,
         looked_at=seen.sizes.total() + len(reasons),
-        notes=tuple(notes),
+        notes=(*(_lost(classes[number], reason) for number, reason in lost.items()), *notes),
         unreadable=tuple(reasons),
         channels=channels,
         levels=_levels(request, seen),
         **size,
         **room,
     )
+
+
+def _lost(label: str, reason: str) -> str:
+    return f"of {printable(label)} no file that was looked at is a picture that can be read: {reason.removesuffix('.')}"
 
 
 def revise(plan: Plan, request: Request, seen: Sight) -> Plan:
@@ -489,27 +493,35 @@ def _room(count: int, height: int, width: int, channels: int) -> dict[str, Any]:
     return {"bytes_needed": bytes_needed, "bytes_free": bytes_free}
 
 
-def _look(listing: Listing) -> Generator[Progress, None, tuple[Sight, list[str]]]:
+def _look(listing: Listing) -> Generator[Progress, None, tuple[Sight, list[str], dict[int, str]]]:
     """Look at images drawn at random: returns what was seen of them, and the reasons of those that are bad.
 
-    Of some of them all pixels are looked at, for colour and for values of more than 8 bits.
+    And, for each class of which all were bad, the first reason. Of some all pixels are looked at, for colour and for
+    values of more than 8 bits.
     """
     (count,) = listing.database.execute("SELECT count(*) FROM images").fetchone()
     random = np.random.default_rng(0)
     drawn = np.sort(random.choice(count, min(LOOKED_AT, count), replace=False)) + 1
     closely = set(random.permutation(drawn)[:LOOKED_AT_CLOSELY].tolist())
     seen, reasons = Sight(), []
+    read: set[int] = set()
+    lost: dict[int, str] = {}
     for done, row in enumerate(drawn.tolist()):
         if done % 50 == 0:
             yield Progress("Looking at images", done, len(drawn))
-        number, place = listing.database.execute("SELECT source, place FROM images WHERE rowid = ?", (row,)).fetchone()
+        number, label, place = listing.database.execute(
+            "SELECT source, class, place FROM images WHERE rowid = ?", (row,)
+        ).fetchone()
         try:
             look_into(listing.sources[number], place, seen, for_colour=row in closely, for_values=row in closely)
         except UnsafeSourceError:
             raise
         except LoupeError as error:
             reasons.append(str(error))
-    return seen, reasons
+            lost.setdefault(label, str(error))
+        else:
+            read.add(label)
+    return seen, reasons, {label: reason for label, reason in lost.items() if label not in read}
 
 
 def _bytes_free() -> int:

@@ -29,6 +29,7 @@ from engine.data.source_files import BAD_FILES, SourceFilesWriter
 from engine.images.kinds import suffix
 from engine.images.pictures import Original
 from engine.importing.decoding import Chunk, Glance, Sight, decode, look, prepare_process
+from engine.importing.layout import some_of
 from engine.importing.plan import Listing, Plan, Progress, Request, check_request, is_kept, make_plan, revise
 
 # What a process decodes at a time: so many images, or fewer where they are large, as files or as pixels.
@@ -77,7 +78,7 @@ def import_dataset(request: Request) -> Generator[Progress, None, Plan]:
             plan = revise(plan, request, (yield from _look_at_all(listing, plan, decoders)))
             with writing_folder(prepared_root()):
                 folder = begin_dataset(request.name)
-                yield from _make(listing, plan, folder, decoders)
+                plan = yield from _make(listing, plan, folder, decoders)
             return plan
         finally:
             decoders.close()
@@ -117,13 +118,17 @@ def _sweep() -> None:
             shutil.rmtree(left, ignore_errors=True)
 
 
-def _make(listing: Listing, plan: Plan, folder: Path, decoders: "_Decoders") -> Iterator[Progress]:
+def _make(listing: Listing, plan: Plan, folder: Path, decoders: "_Decoders") -> Generator[Progress, None, Plan]:
+    """Decode all images and finish the dataset; returns the plan, with a note of the classes that have none."""
     request, total = listing.request, sum(plan.images.values())
     with ExitStack() as files:
         writers = {split: files.enter_context(_SplitWriter(folder, split, plan)) for split in plan.images}
         bad = yield from _decode_all(listing, plan, writers, decoders, folder)
     yield Progress("Finishing", total, total, bad)
     classes, labels = _without_empty(plan.classes, {split: writers[split].finish() for split in writers}, request)
+    if lost := set(plan.classes) - set(classes):
+        said = f"left out: {some_of(sorted(lost))}, of which no file is a picture that can be read"
+        plan = replace(plan, notes=(said, *plan.notes))
     for split in plan.images:
         if split in labels:
             np.save(folder / f"{split}-labels.npy", labels[split])
@@ -141,6 +146,7 @@ def _make(listing: Listing, plan: Plan, folder: Path, decoders: "_Decoders") -> 
         levels=plan.levels,
         imported_from=tuple(str(Path(path).expanduser().resolve()) for path in request.paths),
     )
+    return plan
 
 
 def _decode_all(

@@ -183,6 +183,18 @@ class TestGoodAndBadFiles:
         assert again.fingerprint == dataset.fingerprint
 
 
+def test_a_class_of_which_nothing_can_be_read_is_named_first(tmp_path):
+    files = pngs([f"{label}/{number}.png" for label in ("cats", "dogs") for number in range(6)])
+    place = write(tmp_path / "pets", files | {f"birds/{number}.png": b"no picture" for number in range(6)})
+    plan, _ = understand(place)
+    assert plan.notes[0].startswith("of birds no file that was looked at is a picture that can be read: This is not a")
+    result = result_of(import_dataset(Request("pets", str(place))))
+    said = "left out: birds, of which no file is a picture that can be read"
+    assert result.notes[0] == said
+    assert said in open_dataset("pets").source
+    assert open_dataset("pets").classes == ("cats", "dogs")
+
+
 def test_the_same_images_have_the_same_fingerprint_wherever_they_come_from(mixed):
     assert mixed["folder"][0].fingerprint == mixed["zip"][0].fingerprint
 
