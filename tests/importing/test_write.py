@@ -202,7 +202,7 @@ def test_the_same_images_have_the_same_fingerprint_wherever_they_come_from(mixed
 def test_the_source_of_a_dataset_tells_what_became_of_the_images(mixed):
     assert mixed["folder"][0].source == (
         "imported from folder; splits (train, val and test) with a folder for each class; kept at their size; "
-        "there are no test images of eels"
+        "left out: ants, of which no file is a picture that can be read; there are no test images of eels"
     )
 
 
