@@ -9,6 +9,7 @@ from urllib.parse import unquote
 
 import streamlit as st
 
+from engine.base.encodings import ENCODINGS
 from engine.base.errors import LoupeError
 from engine.base.progress import run_to_end
 from engine.base.text import SPLIT_NAMES
@@ -154,7 +155,16 @@ def _settings(name: str, path: str, test: str | None) -> Request:
         key="import-layout",
         help="What the folders at the top are, where they could be either.",
     )
-    return Request(name, path, test, size, fit, share, int(seed), layout)
+    names_in = st.selectbox(
+        "Names in",
+        ENCODINGS,
+        index=None,
+        placeholder="as is most likely",
+        format_func=lambda encoding: ENCODINGS[encoding],
+        key="import-encoding",
+        help="The encoding of names in a zip that are not in UTF-8.",
+    )
+    return Request(name, path, test, size, fit, share, int(seed), layout, names_in)
 
 
 def _upload() -> str:

@@ -42,6 +42,7 @@ def add_commands(add_command: AddCommand) -> None:
     )
     importing.add_argument("--seed", metavar="N", type=int, default=0, help="decides which images those are")
     importing.add_argument("--layout", choices=LAYOUTS, help="what the folders are, where they could be either")
+    importing.add_argument("--names-in", metavar="ENCODING", help="of the names in a zip that are not in UTF-8")
     importing.add_argument("--dry-run", action="store_true", help="say what was understood, and write nothing")
 
     checking = add_command("check", check)
@@ -86,7 +87,9 @@ def _counts_in_words(images: dict[str, int]) -> str:
 
 def import_pictures(args: argparse.Namespace) -> Outcome:
     """Make a dataset of a folder, a zip, a tar or a CSV manifest of pictures."""
-    request = Request(args.name, args.path, args.test, args.size, args.fit, args.test_share, args.seed, args.layout)
+    request = Request(
+        args.name, args.path, args.test, args.size, args.fit, args.test_share, args.seed, args.layout, args.names_in
+    )
     if args.dry_run:
         check_request(request)
         plan = run_to_end(plan_import(request), lambda progress: None)

@@ -239,6 +239,61 @@ def test_a_class_of_pictures_that_are_not_read_is_named_first_with_what_it_takes
     assert "may be read, the first cats/2.nef: This is a camera raw picture, which is not read." in refusal_of(alone)
 
 
+# Names in other encodings
+
+
+def pack_named(path: Path, names: list[bytes]) -> Path:
+    """Write a zip whose names are these bytes, without the flag of UTF-8; each has as many bytes as characters here."""
+    stand_ins = [bytes(byte if byte < 128 else 97 + byte % 26 for byte in name) for name in names]
+    stand_ins = [b"%d%s" % (number, name[1:]) for number, name in enumerate(stand_ins)]
+    pack(path, {name.decode(): png(number) for number, name in enumerate(stand_ins)})
+    content = path.read_bytes()
+    for stand_in, name in zip(stand_ins, names, strict=True):
+        content = content.replace(stand_in, name)
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("encoding", "spoken", "classes"),
+    [
+        ("cp932", "Shift-JIS", ("ソース", "ソフト", "表")),  # their letters hold the byte of a backslash
+        ("big5", "Big5", ("功能", "許可", "蘋果")),
+        ("gbk", "GBK", ("苹果", "香蕉", "划痕")),
+        ("cp949", "cp949", ("고양이", "강아지", "사과")),
+        ("cp866", "cp866", ("кошки", "собаки", "птицы")),
+    ],
+)
+def test_names_in_a_zip_that_are_in_another_encoding_are_read_and_it_is_said(tmp_path, encoding, spoken, classes):
+    path = pack_named(tmp_path / "a.zip", [f"{name}/{n}.png".encode(encoding) for name in classes for n in range(2)])
+    plan, _ = understand(path, test_share=0)
+    assert set(plan.classes) == set(classes)
+    assert plan.counts == {"train": [2, 2, 2]}
+    assert plan.notes[0] == (
+        f"the names in a.zip do not say their encoding and are read as {spoken}; where they are wrong, choose another "
+        "for names in"
+    )
+
+
+def test_the_encoding_of_names_can_be_chosen(tmp_path):
+    names = [f"{name}/1.png".encode("cp932") for name in ("猫", "犬")]
+    path = pack_named(tmp_path / "a.zip", names)
+    plan, _ = understand(path, names_in="cp437")
+    assert len(plan.classes) == 2
+    assert "猫" not in plan.classes
+    assert "are read as cp437" in plan.notes[0]
+    assert refusal_of(path, names_in="utf-8").startswith("Not all names in the zip archive a.zip are in utf-8.")
+    assert refusal_of(path, names_in="klingon").startswith("'klingon' is no encoding that is known.")
+
+
+def test_classes_that_differ_in_case_or_spaces_only_are_told(tmp_path):
+    plan, _ = understand(write(tmp_path, pngs(["Cat/1.png", "cat/1.png", "cat /1.png", "dog/1.png"])))
+    assert len(plan.classes) == 4
+    assert [note for note in plan.notes if note.startswith("the classes")] == [
+        "the classes 'Cat', 'cat' and 'cat ' differ in case or spaces only"
+    ]
+
+
 # Splits by other names
 
 
