@@ -11,11 +11,12 @@ import re
 import sqlite3
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 
 from engine.base.errors import LoupeError
 from engine.base.text import escape_undecodable, join_words, pluralize, printable
@@ -41,6 +42,12 @@ LAYOUTS = ("splits", "classes")
 LEVELS = ("first", "second", "third", "fourth", "fifth")
 MANIFEST_SUFFIXES = ("csv", "tsv")
 ARCHIVE_SUFFIXES = ("zip", "tar", "tgz", "gz", "bz2", "xz", "7z", "rar")
+# Other names of a manifest's columns, the likeliest first; they are taken where the manifest is named itself.
+OTHER_COLUMNS = {
+    "file": ("filename", "file_name", "filepath", "file_path", "path", "image", "image_path", "image_name", "img"),
+    "label": ("class", "class_name", "category", "target", "labels"),
+    "split": ("set", "subset", "partition"),
+}
 NEEDED = (
     "Expected is a folder for each class, such as cats/ and dogs/, with train/, val/ and test/ above them where there "
     "are splits; or a CSV manifest with the columns file,label or file,label,split."
@@ -388,7 +395,11 @@ def _find_manifest(
 
 def list_manifest(listing: sqlite3.Connection, folder: Folder, number: int, name: str) -> Layout:
     """List the files that a manifest in a folder names: only those, whatever else the folder holds."""
-    has_splits = _read_manifest(listing, folder, name, os.fsencode(name))
+    with folder.open(os.fsencode(name)) as file, _as_text(file) as text:
+        columns = _columns(_header(text)[1])
+    others = _other_columns(columns)
+    has_splits = _read_manifest(listing, folder, name, os.fsencode(name), others)
+    notes = (f"columns: {join_words(f'{was} is taken as {column}' for was, column in others.items())}",)
     listing.create_function("place_of", 1, lambda file: os.fsencode(_as_stored(folder.path, file)))
     listing.create_function("bytes_of", 1, lambda file: _bytes_of(folder.path / _as_stored(folder.path, file)))
     listing.execute(
@@ -404,7 +415,7 @@ def list_manifest(listing: sqlite3.Connection, folder: Folder, number: int, name
     if not is_any_there:
         _tell_none_is_there(listing, name)
     listing.execute("DROP TABLE named")
-    return Layout(f"the manifest {printable(name)}", has_splits, 0)
+    return Layout(f"the manifest {printable(name)}", has_splits, 0, notes if others else ())
 
 
 def _label_by_manifest(listing: sqlite3.Connection, source: Source, number: int, name: str, place: bytes) -> Layout:
@@ -449,15 +460,31 @@ def _tell_none_is_there(listing: sqlite3.Connection, manifest: str) -> None:
         )
 
 
-def _read_manifest(listing: sqlite3.Connection, source: Source, name: str, place: bytes) -> bool:
+def _other_columns(columns: list[str]) -> dict[str, str]:
+    """Return which of a manifest's columns stand for those that it has not."""
+    found = {}
+    for column, others in OTHER_COLUMNS.items():
+        if column not in columns and (other := next((other for other in others if other in columns), None)):
+            found[other] = column
+    return found
+
+
+def _read_manifest(
+    listing: sqlite3.Connection,
+    source: Source,
+    name: str,
+    place: bytes,
+    others: Mapping[str, str] = MappingProxyType({}),
+) -> bool:
     """Read a manifest into the table ``named``; returns whether it has splits.
 
+    others: columns that stand for those of a manifest, by their own names.
     Raises LoupeError with the line that cannot be understood.
     """
     listing.execute("CREATE TEMP TABLE named (file TEXT, label TEXT, split TEXT, problem TEXT)")
     with source.open(place) as file, _as_text(file) as text:
         delimiter, header = _header(text)
-        columns = _columns(header)
+        columns = [others.get(column, column) for column in _columns(header)]
         if not {"file", "label"} <= set(columns):
             first = ",".join(header)
             if "\0" in first or any("\ud800" <= character <= "\udfff" for character in first):

@@ -461,6 +461,32 @@ def test_a_manifest_named_itself_lists_the_files(tmp_path, name):
     assert plan.layout == f"the manifest {name}"
 
 
+@pytest.mark.parametrize(
+    ("columns", "note"),
+    [
+        ("filename,class,split", "columns: filename is taken as file and class is taken as label"),
+        (
+            "Image,Category,Subset",
+            "columns: image is taken as file, category is taken as label and subset is taken as split",
+        ),
+        ("path,label,split", "columns: path is taken as file"),
+    ],
+)
+def test_columns_of_other_names_are_taken_and_told(tmp_path, columns, note):
+    write(tmp_path, IMAGES | {"list.csv": TABLE.replace("file,label,split", columns).encode()})
+    plan, found = understand(tmp_path / "list.csv")
+    assert found == SPLITS_OF_TABLE
+    assert note in plan.notes
+
+
+def test_a_column_of_its_own_name_is_taken_before_others(tmp_path):
+    table = "path,file,class,label\n" + "".join(f"x,images/{n}.png,x,{'ab'[n % 2]}\n" for n in range(4))
+    write(tmp_path, IMAGES | {"list.csv": table.encode()})
+    plan, _ = understand(tmp_path / "list.csv")
+    assert plan.classes == ("a", "b")
+    assert not any(note.startswith("columns") for note in plan.notes)
+
+
 def test_a_manifest_may_give_whole_paths_into_its_folder(tmp_path):
     write(tmp_path, IMAGES | {"list.csv": TABLE.replace("images/", f"{tmp_path}/images/").encode()})
     for path in (tmp_path, tmp_path / "list.csv"):
