@@ -423,8 +423,9 @@ def test_a_source_with_test_images_takes_no_others(tmp_path):
         ("list.csv", TABLE.replace("\n", "\r\n\r\n").replace("file,label,split", " File , LABEL ,Split")),
         ("list.csv", "".join(f"{line.split(',')[1]},note,{line}\n" for line in TABLE.splitlines())),
         ("list.csv", TABLE.replace("images/", "images\\").replace("val", "validation")),
+        ("list.csv", TABLE.replace(",train", ",Train set").replace(",val", ",dev")),
     ],
-    ids=["CSV", "TSV", "semicolons", "BOM", "blank lines and spaces", "more columns", "Windows"],
+    ids=["CSV", "TSV", "semicolons", "BOM", "blank lines and spaces", "more columns", "Windows", "other splits"],
 )
 def test_a_manifest_in_the_source_tells_splits_and_labels(tmp_path, kind, level, name, table):
     if table.startswith("label,note"):
@@ -555,8 +556,23 @@ def test_a_manifest_of_which_no_file_is_there_is_told_with_the_first(tmp_path, k
         name = "list.csv" if named != path else f"{level}list.csv"
         assert refusal_of(named) == (
             f"The manifest {name} names 2 files, and none of them is there (the first: pictures/0.png). "
-            "Files are named from the manifest's folder."
+            "It may mean images/0.png: write each so, from the manifest's folder."
         )
+
+
+@pytest.mark.parametrize(
+    "first",
+    ["0", "images/0", "images/0.PNG", "pets/images/0.png", "/home/me/images/0.png", "C:\\pets\\0.png", "0.jpg"],
+)
+def test_what_a_name_in_a_manifest_may_mean_is_told(tmp_path, first):
+    write(tmp_path, IMAGES | {"list.csv": f"id,label\n{first},cat\n".encode()})
+    message = refusal_of(tmp_path / "list.csv")
+    assert message.endswith("It may mean images/0.png: write each so, from the manifest's folder.")
+
+
+def test_where_no_file_is_meant_it_is_told_from_where_files_are_named(tmp_path):
+    write(tmp_path, IMAGES | {"list.csv": b"file,label\n77.png,cat\n"})
+    assert refusal_of(tmp_path / "list.csv").endswith("Files are named from the manifest's folder.")
 
 
 @pytest.mark.slow
