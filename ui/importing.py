@@ -12,6 +12,7 @@ from urllib.parse import unquote
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
+from engine.base.encodings import ENCODINGS
 from engine.base.errors import LoupeError
 from engine.base.progress import run_to_end
 from engine.base.text import SPLIT_NAMES
@@ -157,7 +158,17 @@ def _settings(name: str, path: str, test: str | None) -> Request:
         key="import-layout",
         help="What the folders at the top are, where they could be either.",
     )
-    return Request(name, path, test, size, fit, share, int(seed), levels=_levels(st.columns(2)), layout=layout)
+    names_in = st.selectbox(
+        "Names in",
+        ENCODINGS,
+        index=None,
+        placeholder="as is most likely",
+        format_func=lambda encoding: ENCODINGS[encoding],
+        key="import-encoding",
+        help="The encoding of names in a zip that are not in UTF-8.",
+    )
+    levels = _levels(st.columns(2))
+    return Request(name, path, test, size, fit, share, int(seed), levels, layout, names_in)
 
 
 def _levels(columns: Sequence[DeltaGenerator]) -> tuple[float, float] | None:

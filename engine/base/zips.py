@@ -9,10 +9,12 @@ import struct
 import zlib
 from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from engine.base.encodings import UNKNOWN, guess_encoding
 from engine.base.errors import LoupeError, reason_of
 from engine.base.text import printable
 
@@ -74,20 +76,38 @@ class _Directory:
     is_zip64: bool
 
 
-def entries(path: Path) -> Iterator[Entry]:
+def encoding_of_names(path: Path) -> str | None:
+    """Return in which encoding the names of an archive are most likely that are not in UTF-8; None where all are.
+
+    Raises LoupeError when the archive is damaged.
+    """
+    archive = printable(path.name)
+    with _reading(archive), path.open("rb") as file:
+        return guess_encoding(_names_in_no_utf_8(file, _find_directory(file, archive), archive))
+
+
+def entries(path: Path, names_in: str | None = None) -> Iterator[Entry]:
     """Walk the files of an archive in the order of its directory; folders are left out.
+
+    names_in: the encoding of names that are not in UTF-8, None for the one that is most likely.
 
     The whole directory is checked before the first file comes. Raises LoupeError when the archive is damaged, encrypted
     or in parts, or made to do harm: with names that lead out of its folder, or with more in it than its bytes can hold.
     """
     archive = printable(path.name)
+    with _reading(archive), path.open("rb") as file:
+        directory = _find_directory(file, archive)
+        names_in = names_in or guess_encoding(_names_in_no_utf_8(file, directory, archive)) or UNKNOWN
+        deque(_walk(file, directory, archive, names_in), maxlen=0)
+        for entry in _walk(file, directory, archive, names_in):
+            if not entry.name.endswith("/"):
+                yield entry
+
+
+@contextmanager
+def _reading(archive: str) -> Iterator[None]:
     try:
-        with path.open("rb") as file:
-            directory = _find_directory(file, archive)
-            deque(_walk(file, directory, archive), maxlen=0)
-            for entry in _walk(file, directory, archive):
-                if not entry.name.endswith("/"):
-                    yield entry
+        yield
     except OSError as error:
         raise LoupeError(
             f"The zip archive {archive} cannot be read ({error.strerror or reason_of(error)}). "
@@ -217,7 +237,18 @@ def _zip64_end(file: BinaryIO, end: int, archive: str) -> tuple[int, int, int, i
     raise _damage(archive, "the end of its directory is missing")
 
 
-def _walk(file: BinaryIO, directory: _Directory, archive: str) -> Iterator[Entry]:
+def _names_in_no_utf_8(file: BinaryIO, directory: _Directory, archive: str) -> Iterator[bytes]:
+    for numbers, name, extra in _records(file, directory, archive):
+        if not name.isascii():
+            unicode_path = next((data for tag, data in _extras(extra) if tag == _UNICODE_PATH_EXTRA), b"")
+            current = _current(name, numbers[0], unicode_path)
+            try:
+                current.decode()
+            except UnicodeDecodeError:
+                yield current
+
+
+def _walk(file: BinaryIO, directory: _Directory, archive: str, names_in: str) -> Iterator[Entry]:
     """Read and check the entries of a directory, folders too."""
     count = total = claimed = last_start = last_end = 0
     first = directory.start
@@ -238,7 +269,7 @@ def _walk(file: BinaryIO, directory: _Directory, archive: str) -> Iterator[Entry
             raise _damage(archive, "a size in its directory is missing")
         if disk not in (0, 0xFFFF):
             raise _in_parts(archive)
-        name = _decoded(name_bytes, flags, unicode_path).replace("\\", "/")
+        name = _decoded(_current(name_bytes, flags, unicode_path), archive, names_in).replace("\\", "/")
         if not name or "\0" in name:
             raise _damage(archive, "its directory holds an entry without a proper name")
         if name[0] == "/" or (name[1:2] == ":" and name[0].isalpha()) or (".." in name and ".." in name.split("/")):
@@ -309,15 +340,25 @@ def _widened(data: bytes, *numbers: int) -> list[int]:
     return [next(wide, number) if number == _IN_ZIP64 else number for number in numbers]
 
 
-def _decoded(name: bytes, flags: int, unicode_path: bytes) -> str:
+def _current(name: bytes, flags: int, unicode_path: bytes) -> bytes:
     # Version 1 of the field, then a checksum: when software renamed the entry and passed over the field, it is old.
     if not flags & _UTF_8 and unicode_path[:1] == b"\1" and unicode_path[1:5] == zlib.crc32(name).to_bytes(4, "little"):
-        name = unicode_path[5:]
+        return unicode_path[5:]
+    return name
+
+
+def _decoded(name: bytes, archive: str, names_in: str) -> str:
+    """Make text of a name. Separators are looked for in the text: in some encodings letters hold their bytes."""
     try:
         # Also without the flag, which macOS does not set: hardly any text in another encoding is valid UTF-8.
         return name.decode()
     except UnicodeDecodeError:
-        return name.decode("cp437")
+        try:
+            return name.decode(names_in)
+        except UnicodeDecodeError:
+            raise LoupeError(
+                f"Not all names in the zip archive {archive} are in {names_in}. Name another encoding, or none."
+            ) from None
 
 
 def _damage(archive: str, reason: str) -> LoupeError:

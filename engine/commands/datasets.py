@@ -49,6 +49,7 @@ def add_commands(add_command: AddCommand) -> None:
     )
     importing.add_argument("--seed", metavar="N", type=int, default=0, help="decides which images those are")
     importing.add_argument("--layout", choices=LAYOUTS, help="what the folders are, where they could be either")
+    importing.add_argument("--names-in", metavar="ENCODING", help="of the names in a zip that are not in UTF-8")
     importing.add_argument("--dry-run", action="store_true", help="say what was understood, and write nothing")
 
     checking = add_command("check", check)
@@ -103,6 +104,7 @@ def import_pictures(args: argparse.Namespace) -> Outcome:
         seed=args.seed,
         levels=args.range,
         layout=args.layout,
+        names_in=args.names_in,
     )
     if args.dry_run:
         check_request(request)

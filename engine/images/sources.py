@@ -106,8 +106,10 @@ def _kind_of(path: Path) -> str:
         ) from error
 
 
-def open_source(path: Path) -> Source:
-    """Open what ``find`` returned. Raises LoupeError when it is not there any more, or may not be read."""
+def open_source(path: Path, names_in: str | None = None) -> Source:
+    """Open what ``find`` returned. names_in: encoding of the names in a zip that are not UTF-8, None to find it out.
+
+    Raises LoupeError when it is not there any more, or may not be read."""
     path = find(str(path))
     try:
         if path.is_dir():
@@ -115,7 +117,7 @@ def open_source(path: Path) -> Source:
         kind = _kind_of(path)
         if kind == COMPRESSED_TAR:
             return DecompressedTar(path)
-        return Tar(path) if kind == TAR else Archive(path)
+        return Tar(path) if kind == TAR else Archive(path, names_in)
     except OSError as error:
         raise LoupeError(
             f"{printable(str(path))} cannot be opened ({error.strerror}). Check its name and its permissions."
@@ -252,13 +254,14 @@ class Folder:
 class Archive:
     """A zip archive. Open in each process of its own: its position is shared."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, names_in: str | None = None):
         self.path = self.file = path
+        self._names_in = names_in
         # Unbuffered: an entry is read at once and no further.
         self._file = path.open("rb", buffering=0)
 
     def files(self) -> Iterator[File]:
-        for entry in entries(self.path):
+        for entry in entries(self.path, self._names_in):
             if not is_left_by_systems(entry.name):
                 yield File(entry.name.removeprefix("./"), entry.size, json.dumps(entry.as_tuple()).encode())
 

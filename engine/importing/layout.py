@@ -11,11 +11,12 @@ import re
 import sqlite3
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 
 from engine.base.errors import LoupeError
 from engine.base.text import escape_undecodable, join_words, pluralize, printable
@@ -41,10 +42,29 @@ LAYOUTS = ("splits", "classes")
 LEVELS = ("first", "second", "third", "fourth", "fifth")
 MANIFEST_SUFFIXES = ("csv", "tsv")
 ARCHIVE_SUFFIXES = ("zip", "tar", "tgz", "gz", "bz2", "xz", "7z", "rar")
+# Other names of a manifest's columns, the likeliest first; they are taken where the manifest is named itself.
+OTHER_COLUMNS = {
+    "file": (
+        "filename",
+        "file_name",
+        "filepath",
+        "file_path",
+        "path",
+        "image",
+        "image_path",
+        "image_name",
+        "img",
+        "image_id",
+        "id",
+    ),
+    "label": ("class", "class_name", "category", "target", "labels"),
+    "split": ("set", "subset", "partition"),
+}
 NEEDED = (
     "Expected is a folder for each class, such as cats/ and dogs/, with train/, val/ and test/ above them where there "
     "are splits; or a CSV manifest with the columns file,label or file,label,split."
 )
+MOST_SEARCHED = 100_000  # files, for the one that a name in a manifest may mean
 NOT_TEXT = "is not text in UTF-8. Save it as CSV in UTF-8."
 QUOTED = 80  # characters of a line that is none of a manifest
 IN_NO_CLASS = "It is in no class folder. Move it into one."
@@ -388,7 +408,11 @@ def _find_manifest(
 
 def list_manifest(listing: sqlite3.Connection, folder: Folder, number: int, name: str) -> Layout:
     """List the files that a manifest in a folder names: only those, whatever else the folder holds."""
-    has_splits = _read_manifest(listing, folder, name, os.fsencode(name))
+    with folder.open(os.fsencode(name)) as file, _as_text(file) as text:
+        columns = _columns(_header(text)[1])
+    others = _other_columns(columns)
+    has_splits = _read_manifest(listing, folder, name, os.fsencode(name), others)
+    notes = (f"columns: {join_words(f'{was} is taken as {column}' for was, column in others.items())}",)
     listing.create_function("place_of", 1, lambda file: os.fsencode(_as_stored(folder.path, file)))
     listing.create_function("bytes_of", 1, lambda file: _bytes_of(folder.path / _as_stored(folder.path, file)))
     listing.execute(
@@ -402,9 +426,9 @@ def list_manifest(listing: sqlite3.Connection, folder: Folder, number: int, name
         paths = (os.path.join(os.fsencode(folder.path), place) for (place,) in places)  # noqa: PTH118
         is_any_there = any(map(os.path.exists, paths))
     if not is_any_there:
-        _tell_none_is_there(listing, name)
+        _tell_none_is_there(listing, name, (normalized(file.name) for file in folder.files()))
     listing.execute("DROP TABLE named")
-    return Layout(f"the manifest {printable(name)}", has_splits, 0)
+    return Layout(f"the manifest {printable(name)}", has_splits, 0, notes if others else ())
 
 
 def _label_by_manifest(listing: sqlite3.Connection, source: Source, number: int, name: str, place: bytes) -> Layout:
@@ -427,7 +451,9 @@ def _label_by_manifest(listing: sqlite3.Connection, source: Source, number: int,
         (number,),
     )
     if not listing.execute("SELECT 1 FROM named WHERE file IN (SELECT name FROM there) LIMIT 1").fetchone():
-        _tell_none_is_there(listing, name)
+        query = "SELECT name FROM files WHERE source = ? AND place NOT NULL"
+        with closing(listing.execute(query, (number,))) as there:
+            _tell_none_is_there(listing, name, (file for (file,) in there))
     listing.execute("DROP TABLE there")
     listing.execute("DROP TABLE named")
     (not_named,) = listing.execute(
@@ -436,28 +462,58 @@ def _label_by_manifest(listing: sqlite3.Connection, source: Source, number: int,
     return Layout(f"the manifest {printable(name)}", has_splits, not_named - 1)  # but for the manifest itself
 
 
-def _tell_none_is_there(listing: sqlite3.Connection, manifest: str) -> None:
-    """Raise LoupeError for a manifest of which no file is there, unless it names none."""
+def _tell_none_is_there(listing: sqlite3.Connection, manifest: str, files: Iterable[str]) -> None:
+    """Raise LoupeError for a manifest of which no file is there, unless it names none.
+
+    files: names of what is there, among which the one is looked for that the first may mean.
+    """
     (count,) = listing.execute("SELECT count(*) FROM named").fetchone()
     if count:
         (first,) = listing.execute("SELECT file FROM named ORDER BY rowid LIMIT 1").fetchone()
-        first = first.removeprefix(f"{PurePosixPath(manifest).parent}/")
+        folder = f"{PurePosixPath(manifest).parent}/"
+        first = first.removeprefix(folder)
+        wanted = _stem(first)
+        meant = next((name for name in islice(files, MOST_SEARCHED) if _stem(name) == wanted), None)
+        to_do = "Files are named from the manifest's folder."
+        if meant:
+            to_do = f"It may mean {printable(meant.removeprefix(folder))}: write each so, from the manifest's folder."
         none = "it is not there" if count == 1 else "none of them is there"
         raise LoupeError(
             f"The manifest {printable(manifest)} names {pluralize(count, 'file')}, and {none} (the first: "
-            f"{printable(first)}). Files are named from the manifest's folder."
+            f"{printable(first)}). {to_do}"
         )
 
 
-def _read_manifest(listing: sqlite3.Connection, source: Source, name: str, place: bytes) -> bool:
+def _stem(name: str) -> str:
+    """Return the last part of a name, whatever its case, without its suffix."""
+    return PurePosixPath(name).name.rpartition(".")[0].lower() or PurePosixPath(name).name.lower()
+
+
+def _other_columns(columns: list[str]) -> dict[str, str]:
+    """Return which of a manifest's columns stand for those that it has not."""
+    found = {}
+    for column, others in OTHER_COLUMNS.items():
+        if column not in columns and (other := next((other for other in others if other in columns), None)):
+            found[other] = column
+    return found
+
+
+def _read_manifest(
+    listing: sqlite3.Connection,
+    source: Source,
+    name: str,
+    place: bytes,
+    others: Mapping[str, str] = MappingProxyType({}),
+) -> bool:
     """Read a manifest into the table ``named``; returns whether it has splits.
 
+    others: columns that stand for those of a manifest, by their own names.
     Raises LoupeError with the line that cannot be understood.
     """
     listing.execute("CREATE TEMP TABLE named (file TEXT, label TEXT, split TEXT, problem TEXT)")
     with source.open(place) as file, _as_text(file) as text:
         delimiter, header = _header(text)
-        columns = _columns(header)
+        columns = [others.get(column, column) for column in _columns(header)]
         if not {"file", "label"} <= set(columns):
             first = ",".join(header)
             if "\0" in first or any("\ud800" <= character <= "\udfff" for character in first):
@@ -500,10 +556,11 @@ def _rows(
                     f"Line {reader.line_num + 1} of the manifest {name} has no {lacking}. "
                     "Each line needs a file and its label."
                 )
-            split = values.get("split", "").lower()
-            if "split" in columns and split not in SPLITS:
+            said = values.get("split", "")
+            split = SPLITS.get(said.lower()) or split_of(said)
+            if "split" in columns and split is None:
                 raise LoupeError(
-                    f"Line {reader.line_num + 1} of the manifest {name} has the split {printable(split)!r}, but it "
+                    f"Line {reader.line_num + 1} of the manifest {name} has the split {printable(said)!r}, but it "
                     "must be train, val or test."
                 )
             file = values["file"].replace("\\", "/")
@@ -515,7 +572,7 @@ def _rows(
             problem = "It lies outside the manifest's folder. Copy it there." if outside else None
             if "\0" in file:
                 problem = "Its name in the manifest holds a zero byte. Write the manifest anew."
-            yield normalized(str(path)), normalized(values["label"]), SPLITS.get(split), problem
+            yield normalized(str(path)), normalized(values["label"]), split, problem
     except csv.Error as error:
         raise LoupeError(
             f"Line {reader.line_num + 1} of the manifest {name} cannot be read ({error}). Save it as plain CSV."

@@ -15,14 +15,16 @@ from typing import Any
 
 import numpy as np
 
+from engine.base.encodings import ENCODINGS
 from engine.base.errors import LoupeError
-from engine.base.text import format_bytes, format_duration, pluralize, printable
+from engine.base.text import format_bytes, format_duration, join_words, pluralize, printable
+from engine.base.zips import encoding_of_names
 from engine.data.catalogue import CATALOGUE
 from engine.data.dataset import prepared_root
 from engine.images.kinds import suffix, unread_in_words, unread_kinds
 from engine.images.levels import levels_of
 from engine.images.pictures import FITS
-from engine.images.sources import Folder, Source, UnsafeSourceError, find, open_source
+from engine.images.sources import Archive, Folder, Source, UnsafeSourceError, find, open_source
 from engine.importing.decoding import Sight, look_into
 from engine.importing.layout import (
     LAYOUTS,
@@ -57,6 +59,7 @@ class Request:
     test_share: share of each class held back for testing, None for a fifth where the source has no splits.
     levels: the values that become black and white where files have more than 8 bits, None to find them.
     layout: one of LAYOUTS, what the folders are read as; None where their names and what is in them is to tell.
+    names_in: the encoding of the names in a zip that are not in UTF-8, None for the one that is most likely.
     """
 
     name: str
@@ -68,6 +71,7 @@ class Request:
     seed: int = 0
     levels: tuple[float, float] | None = None
     layout: str | None = None
+    names_in: str | None = None
 
     @property
     def paths(self) -> list[str]:
@@ -191,6 +195,10 @@ def check_settings(request: Request) -> None:
         raise LoupeError(f"fit is {request.fit!r}, but must be crop or pad.")
     if request.layout is not None and request.layout not in LAYOUTS:
         raise LoupeError(f"The layout is {request.layout!r}, but must be splits or classes.")
+    if request.names_in is not None and not _is_encoding(request.names_in):
+        raise LoupeError(
+            f"{printable(request.names_in)!r} is no encoding that is known. Name one such as {', '.join(ENCODINGS)}."
+        )
     if request.size is not None and not LOWEST_SIDE <= request.size <= HIGHEST_SIDE:
         raise LoupeError(f"The size is {request.size}, but must be between {LOWEST_SIDE} and {HIGHEST_SIDE} pixels.")
     if request.test_share is not None and not 0 <= request.test_share <= 0.9:
@@ -206,6 +214,14 @@ def check_settings(request: Request) -> None:
         if not path.strip():
             raise LoupeError("The path is empty. Name a folder, a zip, a tar or a CSV manifest on this machine.")
         find(path)
+
+
+def _is_encoding(name: str) -> bool:
+    try:
+        b"a".decode(name)
+    except (LookupError, ValueError):
+        return False
+    return True
 
 
 def require_free_name(name: str) -> None:
@@ -256,7 +272,12 @@ def make_plan(listing: Listing) -> Generator[Progress, None, Plan]:
     for number, path in enumerate(request.paths):
         layouts.append((yield from _list_source(listing, find(path), number)))
     layout = layouts[0]
-    notes = _notes_on_folders(listing) + _notes_on_kinds(listing) + [note for each in layouts for note in each.notes]
+    notes = (
+        _notes_on_folders(listing)
+        + _notes_on_kinds(listing)
+        + _notes_on_names(listing)
+        + [note for each in layouts for note in each.notes]
+    )
     if request.test is not None:
         if layout.has_splits and database.execute("SELECT 1 FROM files WHERE split = 'test'").fetchone():
             raise LoupeError(
@@ -276,6 +297,7 @@ def make_plan(listing: Listing) -> Generator[Progress, None, Plan]:
             f"{printable(request.path)} has test images of its own. Leave out the test share, or set it to 0."
         )
     classes = _classes(listing)
+    notes += _notes_on_classes(classes)
     if share:
         yield from _hold_back_test(listing, classes, share)
         notes.append(
@@ -296,7 +318,7 @@ def _list_source(listing: Listing, path: Path, number: int) -> Generator[Progres
         folder = Folder(path.parent.resolve())
         listing.sources.append(folder)
         return list_manifest(listing.database, folder, number, path.name)
-    source = open_source(path)
+    source = open_source(path, listing.request.names_in)
     listing.sources.append(source)
     with listing.database:
         listing.database.execute("BEGIN")
@@ -357,6 +379,31 @@ def _number_images(listing: Listing, classes: tuple[str, ...]) -> dict[str, list
         if found:
             counts[split] = [found.get(number, 0) for number in range(len(classes))]
     return counts
+
+
+def _notes_on_names(listing: Listing) -> list[str]:
+    """Say of zips whose names are not all in UTF-8 how these are read."""
+    notes = []
+    for source in listing.sources:
+        if isinstance(source, Archive) and (found := encoding_of_names(source.path)):
+            encoding = listing.request.names_in or found
+            notes.append(
+                f"the names in {printable(source.path.name)} do not say their encoding and are read as "
+                f"{ENCODINGS.get(encoding, encoding)}; where they are wrong, choose another for names in"
+            )
+    return notes
+
+
+def _notes_on_classes(classes: tuple[str, ...]) -> list[str]:
+    """Name the classes whose names differ in case or in spaces around them alone."""
+    alike: dict[str, list[str]] = {}
+    for name in classes:
+        alike.setdefault(name.strip().casefold(), []).append(name)
+    return [
+        f"the classes {join_words(repr(printable(name)) for name in names)} differ in case or spaces only"
+        for names in alike.values()
+        if len(names) > 1
+    ]
 
 
 def _notes_on_folders(listing: Listing) -> list[str]:

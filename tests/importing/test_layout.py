@@ -239,6 +239,61 @@ def test_a_class_of_pictures_that_are_not_read_is_named_first_with_what_it_takes
     assert "may be read, the first cats/2.nef: This is a camera raw picture, which is not read." in refusal_of(alone)
 
 
+# Names in other encodings
+
+
+def pack_named(path: Path, names: list[bytes]) -> Path:
+    """Write a zip whose names are these bytes, without the flag of UTF-8; each has as many bytes as characters here."""
+    stand_ins = [bytes(byte if byte < 128 else 97 + byte % 26 for byte in name) for name in names]
+    stand_ins = [b"%d%s" % (number, name[1:]) for number, name in enumerate(stand_ins)]
+    pack(path, {name.decode(): png(number) for number, name in enumerate(stand_ins)})
+    content = path.read_bytes()
+    for stand_in, name in zip(stand_ins, names, strict=True):
+        content = content.replace(stand_in, name)
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("encoding", "spoken", "classes"),
+    [
+        ("cp932", "Shift-JIS", ("ソース", "ソフト", "表")),  # their letters hold the byte of a backslash
+        ("big5", "Big5", ("功能", "許可", "蘋果")),
+        ("gbk", "GBK", ("苹果", "香蕉", "划痕")),
+        ("cp949", "cp949", ("고양이", "강아지", "사과")),
+        ("cp866", "cp866", ("кошки", "собаки", "птицы")),
+    ],
+)
+def test_names_in_a_zip_that_are_in_another_encoding_are_read_and_it_is_said(tmp_path, encoding, spoken, classes):
+    path = pack_named(tmp_path / "a.zip", [f"{name}/{n}.png".encode(encoding) for name in classes for n in range(2)])
+    plan, _ = understand(path, test_share=0)
+    assert set(plan.classes) == set(classes)
+    assert plan.counts == {"train": [2, 2, 2]}
+    assert plan.notes[0] == (
+        f"the names in a.zip do not say their encoding and are read as {spoken}; where they are wrong, choose another "
+        "for names in"
+    )
+
+
+def test_the_encoding_of_names_can_be_chosen(tmp_path):
+    names = [f"{name}/1.png".encode("cp932") for name in ("猫", "犬")]
+    path = pack_named(tmp_path / "a.zip", names)
+    plan, _ = understand(path, names_in="cp437")
+    assert len(plan.classes) == 2
+    assert "猫" not in plan.classes
+    assert "are read as cp437" in plan.notes[0]
+    assert refusal_of(path, names_in="utf-8").startswith("Not all names in the zip archive a.zip are in utf-8.")
+    assert refusal_of(path, names_in="klingon").startswith("'klingon' is no encoding that is known.")
+
+
+def test_classes_that_differ_in_case_or_spaces_only_are_told(tmp_path):
+    plan, _ = understand(write(tmp_path, pngs(["Cat/1.png", "cat/1.png", "cat /1.png", "dog/1.png"])))
+    assert len(plan.classes) == 4
+    assert [note for note in plan.notes if note.startswith("the classes")] == [
+        "the classes 'Cat', 'cat' and 'cat ' differ in case or spaces only"
+    ]
+
+
 # Splits by other names
 
 
@@ -368,8 +423,9 @@ def test_a_source_with_test_images_takes_no_others(tmp_path):
         ("list.csv", TABLE.replace("\n", "\r\n\r\n").replace("file,label,split", " File , LABEL ,Split")),
         ("list.csv", "".join(f"{line.split(',')[1]},note,{line}\n" for line in TABLE.splitlines())),
         ("list.csv", TABLE.replace("images/", "images\\").replace("val", "validation")),
+        ("list.csv", TABLE.replace(",train", ",Train set").replace(",val", ",dev")),
     ],
-    ids=["CSV", "TSV", "semicolons", "BOM", "blank lines and spaces", "more columns", "Windows"],
+    ids=["CSV", "TSV", "semicolons", "BOM", "blank lines and spaces", "more columns", "Windows", "other splits"],
 )
 def test_a_manifest_in_the_source_tells_splits_and_labels(tmp_path, kind, level, name, table):
     if table.startswith("label,note"):
@@ -404,6 +460,32 @@ def test_a_manifest_named_itself_lists_the_files(tmp_path, name):
     plan, found = understand(tmp_path / name)
     assert found == SPLITS_OF_TABLE
     assert plan.layout == f"the manifest {name}"
+
+
+@pytest.mark.parametrize(
+    ("columns", "note"),
+    [
+        ("filename,class,split", "columns: filename is taken as file and class is taken as label"),
+        (
+            "Image,Category,Subset",
+            "columns: image is taken as file, category is taken as label and subset is taken as split",
+        ),
+        ("path,label,split", "columns: path is taken as file"),
+    ],
+)
+def test_columns_of_other_names_are_taken_and_told(tmp_path, columns, note):
+    write(tmp_path, IMAGES | {"list.csv": TABLE.replace("file,label,split", columns).encode()})
+    plan, found = understand(tmp_path / "list.csv")
+    assert found == SPLITS_OF_TABLE
+    assert note in plan.notes
+
+
+def test_a_column_of_its_own_name_is_taken_before_others(tmp_path):
+    table = "path,file,class,label\n" + "".join(f"x,images/{n}.png,x,{'ab'[n % 2]}\n" for n in range(4))
+    write(tmp_path, IMAGES | {"list.csv": table.encode()})
+    plan, _ = understand(tmp_path / "list.csv")
+    assert plan.classes == ("a", "b")
+    assert not any(note.startswith("columns") for note in plan.notes)
 
 
 def test_a_manifest_may_give_whole_paths_into_its_folder(tmp_path):
@@ -474,8 +556,23 @@ def test_a_manifest_of_which_no_file_is_there_is_told_with_the_first(tmp_path, k
         name = "list.csv" if named != path else f"{level}list.csv"
         assert refusal_of(named) == (
             f"The manifest {name} names 2 files, and none of them is there (the first: pictures/0.png). "
-            "Files are named from the manifest's folder."
+            "It may mean images/0.png: write each so, from the manifest's folder."
         )
+
+
+@pytest.mark.parametrize(
+    "first",
+    ["0", "images/0", "images/0.PNG", "pets/images/0.png", "/home/me/images/0.png", "C:\\pets\\0.png", "0.jpg"],
+)
+def test_what_a_name_in_a_manifest_may_mean_is_told(tmp_path, first):
+    write(tmp_path, IMAGES | {"list.csv": f"id,label\n{first},cat\n".encode()})
+    message = refusal_of(tmp_path / "list.csv")
+    assert message.endswith("It may mean images/0.png: write each so, from the manifest's folder.")
+
+
+def test_where_no_file_is_meant_it_is_told_from_where_files_are_named(tmp_path):
+    write(tmp_path, IMAGES | {"list.csv": b"file,label\n77.png,cat\n"})
+    assert refusal_of(tmp_path / "list.csv").endswith("Files are named from the manifest's folder.")
 
 
 @pytest.mark.slow
