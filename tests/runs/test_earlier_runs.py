@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from engine.audit.inspection import load_inspection
+from engine.audit.inspection import inspect, load_inspection
+from engine.base.progress import run_to_end
 from engine.data.dataset import open_dataset, save_dataset
 from engine.evaluation.predictions import load_predictions
 from engine.evaluation.summary import evaluation
@@ -112,8 +113,15 @@ def test_what_was_computed_of_its_images_is_found(earlier):
     features.there.unlink()
     assert list(features.fill(np.arange(24))) == [24]
     torch.testing.assert_close(features.open(), kept)
-    found = load_inspection(dataset)
+
+
+def test_a_check_of_that_time_which_told_of_fewer_blank_images_is_made_anew(earlier):
+    dataset = open_dataset("earlier")
+    assert (dataset.folder / "inspection.json").exists()
+    assert load_inspection(dataset) is None
+    found = run_to_end(inspect(dataset), lambda progress: None)
     assert (len(found.exact), len(found.near), len(found.odd)) == (0, 5, 0)
+    assert load_inspection(dataset) == found
 
 
 def test_its_dataset_saved_again_has_the_same_fingerprint(earlier):
