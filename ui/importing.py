@@ -167,8 +167,11 @@ def _settings(name: str, path: str, test: str | None) -> Request:
         key="import-encoding",
         help="The encoding of names in a zip that are not in UTF-8.",
     )
+    fewest = st.number_input(
+        "Fewest images of a class", 1, 10**6, key="import-fewest", help="Classes of fewer images are left out."
+    )
     levels = _levels(st.columns(2))
-    return Request(name, path, test, size, fit, share, int(seed), levels, layout, names_in)
+    return Request(name, path, test, size, fit, share, int(seed), levels, layout, names_in, int(fewest))
 
 
 def _levels(columns: Sequence[DeltaGenerator]) -> tuple[float, float] | None:

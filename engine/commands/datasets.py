@@ -47,6 +47,9 @@ def add_commands(add_command: AddCommand) -> None:
         type=float,
         help=f"share of each class held back for testing (default: {DEFAULT_TEST_SHARE}, or 0 of a source with splits)",
     )
+    importing.add_argument(
+        "--min-images", metavar="N", type=int, default=1, help="leave out classes of fewer images than this"
+    )
     importing.add_argument("--seed", metavar="N", type=int, default=0, help="decides which images those are")
     importing.add_argument("--layout", choices=LAYOUTS, help="what the folders are, where they could be either")
     importing.add_argument("--names-in", metavar="ENCODING", help="of the names in a zip that are not in UTF-8")
@@ -105,6 +108,7 @@ def import_pictures(args: argparse.Namespace) -> Outcome:
         levels=args.range,
         layout=args.layout,
         names_in=args.names_in,
+        min_images=args.min_images,
     )
     if args.dry_run:
         check_request(request)
@@ -135,10 +139,7 @@ def import_pictures(args: argparse.Namespace) -> Outcome:
 def _plan_lines(name: str, plan: Plan) -> Iterator[str]:
     yield f"{name}: {plan.layout}"
     for split, numbers in plan.counts.items():
-        by_class = ", ".join(
-            f"{printable(label)} {count:,}" for label, count in zip(plan.classes, numbers, strict=True)
-        )
-        yield f"{split:6} {pluralize(sum(numbers), 'image')}: {by_class}"
+        yield f"{split:6} {pluralize(sum(numbers), 'image')}: {plan.counts_in_words(split)}"
     yield from plan.in_words()
     yield "nothing was written"
 

@@ -239,11 +239,10 @@ def _understand_folders(listing: sqlite3.Connection, source: Source, number: int
     inside = f", all in the folder {printable('/'.join(outer))}" if outer else ""
     if splits:
         for top, split in splits.items():
-            _label(listing, number, "second", split, "first", top)
+            _label_in_split(listing, number, top, split)
         words = f"splits ({_named(splits)}) with a folder for each class{inside}"
     else:
-        for top in below:
-            _label(listing, number, "first", None, "first", top)
+        _label_by_folder(listing, number)
         words = f"a folder for each class{inside}"
     return _layout(listing, number, words, notes, has_splits=bool(splits))
 
@@ -332,16 +331,25 @@ def some_of(names: list[str]) -> str:
     return few if len(names) <= 5 else f"{few} and {len(names) - 5} more"
 
 
-def _label(listing: sqlite3.Connection, number: int, label: str, split: str | None, column: str, folder: str) -> None:
-    """Give the files below a folder the label that a column has, where pictures are among those of that label.
+def _label_by_folder(listing: sqlite3.Connection, number: int) -> None:
+    """Give files the label of the folder at the top that they are in, where pictures are among those in it.
 
     Files of an unknown kind are taken for pictures too.
     """
     listing.execute(
-        f"UPDATE files SET label = {label}, split = :split WHERE source = :number AND {column} = :folder "
-        f"AND NOT other AND problem IS NULL "
-        f"AND {label} IN (SELECT {label} FROM files WHERE source = :number AND {column} = :folder AND picture)",
-        {"split": split, "number": number, "folder": folder},
+        "UPDATE files SET label = first WHERE source = :number AND NOT other AND problem IS NULL "
+        "AND first IN (SELECT first FROM files WHERE source = :number AND picture)",
+        {"number": number},
+    )
+
+
+def _label_in_split(listing: sqlite3.Connection, number: int, top: str, split: str) -> None:
+    """Give the files in a folder that is a split the label of the folder in it, as ``_label_by_folder`` does."""
+    listing.execute(
+        "UPDATE files SET label = second, split = :split WHERE source = :number AND first = :top "
+        "AND NOT other AND problem IS NULL "
+        "AND second IN (SELECT second FROM files WHERE source = :number AND first = :top AND picture)",
+        {"split": split, "number": number, "top": top},
     )
 
 

@@ -48,6 +48,9 @@ LOWEST_SIDE, HIGHEST_SIDE = 8, 2048
 LOOKED_AT = 1000
 LOOKED_AT_CLOSELY = 100
 DEFAULT_TEST_SHARE = 0.2
+# So many classes are all named with their counts; of more it is said how many have fewer images than these.
+NAMED = 30
+FEW = (5, 20)
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ class Request:
     levels: the values that become black and white where files have more than 8 bits, None to find them.
     layout: one of LAYOUTS, what the folders are read as; None where their names and what is in them is to tell.
     names_in: the encoding of the names in a zip that are not in UTF-8, None for the one that is most likely.
+    min_images: classes of fewer are left out.
     """
 
     name: str
@@ -72,6 +76,7 @@ class Request:
     levels: tuple[float, float] | None = None
     layout: str | None = None
     names_in: str | None = None
+    min_images: int = 1
 
     @property
     def paths(self) -> list[str]:
@@ -86,7 +91,8 @@ class Plan:
     among them. problems: files known to be bad already. looked_at: files that size and channels were found from.
     smallest, largest: width and height of originals among those. unreadable: reasons of those that cannot be read.
     bytes_needed, bytes_free: on the disk of the prepared data. notes: what a person should know. levels: the values
-    that become black and white in files of more than 8 bits; None where there are no such files.
+    that become black and white in files of more than 8 bits; None where there are no such files. small: classes that
+    are left out for having too few images.
     """
 
     layout: str
@@ -105,6 +111,7 @@ class Plan:
     notes: tuple[str, ...]
     unreadable: tuple[str, ...] = ()
     levels: tuple[float, float] | None = None
+    small: tuple[str, ...] = ()
 
     @property
     def images(self) -> dict[str, int]:
@@ -145,9 +152,25 @@ class Plan:
             )
         return sentences + [f"{note[0].upper()}{note[1:]}." for note in self.notes]
 
+    def counts_in_words(self, split: str) -> str:
+        """Say how many images of each class a split has; of many classes only of the largest and the smallest."""
+        named = [(printable(name), count) for name, count in zip(self.classes, self.counts[split], strict=True)]
+        if len(named) <= NAMED:
+            return _listed(named)
+        there = sorted((each for each in named if each[1]), key=lambda each: -each[1])
+        few = [f"{sum(count < most for _, count in there):,} of fewer than {most} images" for most in FEW]
+        return (
+            f"{len(there):,} classes, the largest {_listed(there[:3])}, the smallest {_listed(there[-3:])}; "
+            f"{join_words(few)}"
+        )
+
     def as_document(self) -> dict:
         """Return all of it as plain data."""
         return asdict(self) | {"classes": list(self.classes), "images": self.images, "notes": list(self.notes)}
+
+
+def _listed(named: list[tuple[str, int]]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in named)
 
 
 @dataclass(frozen=True)
@@ -208,6 +231,8 @@ def check_settings(request: Request) -> None:
     if request.levels is not None and not request.levels[0] < request.levels[1]:
         low, high = request.levels
         raise LoupeError(f"The range is {low:g} to {high:g}, but must go from a lower value to a higher one.")
+    if request.min_images < 1:
+        raise LoupeError(f"The fewest images of a class are {request.min_images}, but must be 1 or more.")
     if request.seed < 0:
         raise LoupeError(f"The seed is {request.seed}, but must be 0 or a larger whole number.")
     for path in request.paths:
@@ -296,6 +321,10 @@ def make_plan(listing: Listing) -> Generator[Progress, None, Plan]:
         raise LoupeError(
             f"{printable(request.path)} has test images of its own. Leave out the test share, or set it to 0."
         )
+    small = _leave_out_small_classes(listing)
+    if small:
+        how_many = "1 class" if len(small) == 1 else f"{len(small):,} classes"
+        notes.append(f"left out: {how_many} of fewer than {request.min_images} images, {some_of(small)}")
     classes = _classes(listing)
     notes += _notes_on_classes(classes)
     if share:
@@ -310,7 +339,8 @@ def make_plan(listing: Listing) -> Generator[Progress, None, Plan]:
         notes.append(f"left out: {pluralize(left_out, 'other file')}, no pictures or in no class folder or manifest")
     notes += _notes_on_splits(classes, counts)
     (problems,) = database.execute("SELECT count(*) FROM files WHERE problem NOT NULL").fetchone()
-    return (yield from _with_size(listing, layout.words, classes, counts, problems, notes))
+    plan = yield from _with_size(listing, layout.words, classes, counts, problems, notes)
+    return replace(plan, small=tuple(small))
 
 
 def _list_source(listing: Listing, path: Path, number: int) -> Generator[Progress, None, Layout]:
@@ -326,6 +356,15 @@ def _list_source(listing: Listing, path: Path, number: int) -> Generator[Progres
             yield Progress("Listing files", count, 0)
     reading = listing.request.layout if number == 0 else None
     return understand(listing.database, source, number, reading)
+
+
+def _leave_out_small_classes(listing: Listing) -> list[str]:
+    """Take their labels from files of classes that have fewer images than was asked for; returns these classes."""
+    few = "SELECT label FROM files WHERE label NOT NULL GROUP BY label HAVING count(*) < ?"
+    fewest = (listing.request.min_images,)
+    small = [label for (label,) in listing.database.execute(few, fewest)]
+    listing.database.execute(f"UPDATE files SET label = NULL, split = NULL WHERE label IN ({few})", fewest)
+    return sorted(small, key=_natural)
 
 
 def _classes(listing: Listing) -> tuple[str, ...]:
@@ -351,15 +390,18 @@ def _hold_back_test(listing: Listing, classes: tuple[str, ...], share: float) ->
     """Move a share of the training images of each class to the test split."""
     random = np.random.default_rng(listing.request.seed)
     database = listing.database
-    for label in classes:
-        yield Progress("Dividing", 0, 0)
-        rows = database.execute("SELECT rowid FROM files WHERE split = 'train' AND label = ? ORDER BY name", (label,))
-        ids = np.fromiter((row for (row,) in rows), dtype=np.int64)
-        # At least one to test on and one to train on, where there are two.
-        most = max(len(ids) - 1, 0)
-        held_back = random.permutation(ids)[: min(max(round(share * len(ids)), 1), most)]
-        with database:
-            database.execute("BEGIN")
+    database.execute("CREATE INDEX by_label ON files (label, name)")  # or all files would be read for each class
+    with database:
+        database.execute("BEGIN")
+        for label in classes:
+            yield Progress("Dividing", 0, 0)
+            rows = database.execute(
+                "SELECT rowid FROM files WHERE label = ? AND split = 'train' ORDER BY name", (label,)
+            )
+            ids = np.fromiter((row for (row,) in rows), dtype=np.int64)
+            # At least one to test on and one to train on, where there are two.
+            most = max(len(ids) - 1, 0)
+            held_back = random.permutation(ids)[: min(max(round(share * len(ids)), 1), most)]
             database.executemany("UPDATE files SET split = 'test' WHERE rowid = ?", ((int(row),) for row in held_back))
 
 

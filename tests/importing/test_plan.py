@@ -319,3 +319,35 @@ def test_a_plan_tells_of_what_it_could_not_read(tmp_path):
     assert len(plan.unreadable) == 2
     assert "2 of the 6 that were looked at cannot be read. The first: " in " ".join(plan.in_words())
     assert plan.unreadable[0] in " ".join(plan.in_words())
+
+
+def test_of_many_classes_the_largest_and_the_smallest_are_told(tmp_path: Path) -> None:
+    names = [f"{label:03}/{number}.png" for label in range(60) for number in range(1 + label % 7)]
+    plan, _ = understand(write(tmp_path / "signs", dict.fromkeys(names, png())), test_share=0)
+    sizes = [1 + label % 7 for label in range(60)]
+    told = plan.counts_in_words("train")
+    assert told.startswith("60 classes, the largest 006 7, 013 7, 020 7, the smallest ")
+    assert told.endswith(f"; {sum(size < 5 for size in sizes)} of fewer than 5 images and 60 of fewer than 20 images")
+    assert plan.as_document()["counts"] == {"train": sizes}
+
+
+def test_classes_of_few_images_are_left_out_where_that_is_asked_for(tmp_path: Path) -> None:
+    names = [
+        f"{label}/{number}.png" for label, count in (("a", 2), ("b", 5), ("c", 1), ("d", 6)) for number in range(count)
+    ]
+    place = write(tmp_path / "pets", pngs(names))
+    plan, files = understand(place, test_share=0, min_images=5)
+    assert (plan.classes, plan.small, plan.counts) == (("b", "d"), ("a", "c"), {"train": [5, 6]})
+    assert "left out: 2 classes of fewer than 5 images, a, c" in plan.notes
+    assert {name[0] for name in files} == {"b", "d"}
+    assert refusal_of("pets", place, min_images=0) == "The fewest images of a class are 0, but must be 1 or more."
+    assert "There is one class only" in refusal(plan_import(Request("pets", str(place), min_images=6)))
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5])
+def test_what_is_held_back_of_a_class_does_not_depend_on_how_files_are_listed(share: float, tmp_path: Path) -> None:
+    files = pngs([f"{label}/{number}.png" for label in ("10", "9", "B", "a") for number in range(7)])
+    backwards = dict(sorted(files.items(), reverse=True))
+    places = write(tmp_path / "pets", files), pack(tmp_path / "1.zip", files), pack(tmp_path / "2.zip", backwards)
+    found = [understand(place, test_share=share)[1] for place in places]
+    assert found[0] == found[1] == found[2]
