@@ -31,8 +31,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.processes)
         if "browser" in item.path.relative_to(PROJECT_ROOT / "tests").parts:
             item.add_marker(pytest.mark.browser)
-            # They have one server and wait for it and the browser, while other workers have the processor.
-            item.add_marker(pytest.mark.xdist_group("browser"))
+            if item.get_closest_marker("sweep"):  # the longest: two at a time would wait for each other
+                item.add_marker(pytest.mark.xdist_group("browser"))
 
 
 @pytest.hookimpl(wrapper=True)
