@@ -156,7 +156,7 @@ def _settings(name: str, path: str, test: str | None) -> Request:
         placeholder="as their names and what is in them tell",
         format_func=lambda layout: LAYOUT_WORDS[layout],
         key="import-layout",
-        help="What the folders at the top are, where they could be either.",
+        help="Whether the top folders are splits or classes. Needed only where they could be either.",
     )
     names_in = st.selectbox(
         "Names in",
@@ -165,25 +165,29 @@ def _settings(name: str, path: str, test: str | None) -> Request:
         placeholder="as is most likely",
         format_func=lambda encoding: ENCODINGS[encoding],
         key="import-encoding",
-        help="The encoding of names in a zip that are not in UTF-8.",
+        help="How file names in a zip are encoded that are not in UTF-8.",
     )
     fewest = st.number_input(
-        "Fewest images of a class", 1, 10**6, key="import-fewest", help="Classes of fewer images are left out."
+        "Fewest images of a class",
+        1,
+        10**6,
+        key="import-fewest",
+        help="Classes with fewer images are left out.",
     )
     levels = _levels(st.columns(2))
     return Request(name, path, test, size, fit, share, int(seed), levels, layout, names_in, int(fewest))
 
 
 def _levels(columns: Sequence[DeltaGenerator]) -> tuple[float, float] | None:
-    """Ask for the values that become black and white; None where they are to be found."""
+    """Ask which values become black and white; None if they are to be found from the pictures."""
     settings: dict[str, Any] = {"value": None, "placeholder": "found from all pictures", "format": "%g"}
-    about = "Of pictures of more than 8 bits, as detectors and microscopes write them. Other pictures stay as they are."
+    about = "For pictures of more than 8 bits, such as X-rays and microscope images. 8-bit pictures are not changed."
     low = columns[0].number_input("Value that becomes black", key="import-low", help=about, **settings)
     high = columns[1].number_input("Value that becomes white", key="import-high", help=about, **settings)
     if low is not None and high is not None:
         return low, high
     if low is not None or high is not None:
-        st.warning("Both values are needed; with one of them the range is found from all pictures.")
+        st.warning("Both values are needed. With only one, it is ignored and the range is found from all pictures.")
     return None
 
 

@@ -135,7 +135,7 @@ class Plan:
         ]
         if self.levels:
             low, high = self.levels
-            found = "" if self.looked_at >= sum(self.images.values()) else " as far as they were looked at"
+            found = "" if sum(self.images.values()) <= LOOKED_AT_CLOSELY else f", by {LOOKED_AT_CLOSELY} of them so far"
             sentences.append(
                 f"Those of more than 8 bits are brought to 8 by one scale for all: the value {low:g} becomes black, "
                 f"{high:g} white{found}."

@@ -82,7 +82,7 @@ def test_before_a_picture_is_there_it_says_what_will_be_done(finished: Run) -> N
     (uploader,) = app.file_uploader
     assert uploader.accept_multiple_files
     assert {name.removeprefix(".") for name in uploader.allowed_type} == {*SUFFIXES, "heic", "heif", "zip"}
-    assert "The middle of each picture is cut out" in words(app)
+    assert "Each picture is cropped to the middle" in words(app)
     assert links(app) == {"See what the training images look like": ("explore", {"dataset": "digits"})}
 
 

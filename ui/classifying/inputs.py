@@ -29,8 +29,8 @@ TEST_IMAGES = 12
 # Of pads: thinner and thicker strokes are as good, but look unlike a pen's.
 STROKE = 0.06
 FIT_SENTENCES = {
-    "crop": "The middle of each picture is cut out in the shape of the training images and resized.",
-    "pad": "Each picture is resized as a whole and padded with black, as the training images were.",
+    "crop": "Each picture is cropped to the middle, in the shape of the training images, and resized.",
+    "pad": "The whole picture is resized and padded with black, as the training images were.",
 }
 MOST_DRAWS = 1_000_000
 
